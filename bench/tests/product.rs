@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The measurements of Holdfast itself in a tiny mode: the binary is started, driven, disturbed and ended as in a real run.
+//!
+//! What such short runs measure is not judged. What must hold in any run, however short, is: no error, no wrong data.
+//! Needs the built binary and nbdkit: `HOLDFAST_BIN`, or the one built beside this test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bench::compare::{self, Client, CompareOptions, Target};
+use bench::failover::{self, FailoverOptions, Fault};
+use bench::scale::{self, ScaleOptions};
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HOLDFAST_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("a test knows its own program");
+    let profile = test.parent().and_then(Path::parent).expect("tests are in PROFILE/deps");
+    let path = profile.join("holdfast");
+    assert!(path.exists(), "{} is not built: run `cargo build -p holdfast` first", path.display());
+    path
+}
+
+#[test]
+fn holdfast_is_compared() {
+    let options = CompareOptions {
+        rounds: 1,
+        seconds: Duration::from_millis(200),
+        workloads: vec!["randwrite-4k-32".parse().expect("a workload")],
+        targets: vec![Target::Direct, Target::Haproxy, Target::Holdfast, Target::HoldfastOnePath],
+        client: Client::Own,
+        size_bytes: 4 << 20,
+        holdfast: Some(binary()),
+    };
+    let outcome = compare::run(&options, &mut |_| {}).expect("everything runs");
+    let failed: Vec<_> = outcome.samples.iter().filter(|sample| sample.error.is_some()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(outcome.goals.len(), 1, "one goal is about this workload and HAProxy: {:?}", outcome.goals);
+}
+
+#[test]
+fn faults_are_survived() {
+    let options = FailoverOptions {
+        runs: 1,
+        faults: vec![Fault::Control, Fault::Kill, Fault::Reset, Fault::Stop],
+        seconds: Duration::from_millis(300),
+        depth: 8,
+        size_bytes: 64 << 20,
+        holdfast: Some(binary()),
+        read_percent: 50,
+        keep: None,
+    };
+    let outcome = failover::run(&options, &mut |_| {}).expect("everything runs");
+    assert!(outcome.is_clean(), "{:?}", outcome.runs);
+    let kinds: Vec<&str> = outcome.rows.iter().map(|row| row.fault.as_str()).collect();
+    assert_eq!(kinds, ["control", "kill", "reset", "stop"]);
+}
+
+#[test]
+fn scale_is_measured() {
+    let options = ScaleOptions {
+        connections: 20,
+        devices: 4,
+        paths: 2,
+        seconds: Duration::from_millis(200),
+        settle: Duration::from_millis(1),
+        holdfast: Some(binary()),
+    };
+    let outcome = scale::run(&options).expect("everything runs");
+    assert!(outcome.start_s > 0.0 && outcome.rss_before_mib > 0.0 && outcome.rss_with_devices_mib > 0.0);
+}

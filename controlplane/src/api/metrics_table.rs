@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one table of metrics: names, help, and where each value comes from.
+//!
+//! The exposition and the reference page `docs/api.md` are made from it.
+
+use program::{DeviceStatus, PathStatus};
+
+/// One metric family of `/metrics`.
+pub struct Metric {
+    /// Full name with unit; counters end in `_total` in the text.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Whether it only rises.
+    pub counter: bool,
+    /// Where it comes from, which says its labels too.
+    pub(crate) value: Value,
+}
+
+/// Where the value of a metric comes from.
+pub(crate) enum Value {
+    /// One for each device, label `device`.
+    Device(fn(&DeviceStatus) -> f64),
+    /// One for each state of each device, labels `device`, `state`; 1 for the present state.
+    DeviceState,
+    /// One for each path, labels `device`, `path`.
+    Path(fn(&PathStatus) -> f64),
+    /// One for each state of each path, labels `device`, `path`, `state`.
+    PathState,
+    /// Service time of each path, labels `device`, `path`, `quantile`.
+    PathLatency,
+    /// One for the node.
+    Node(NodeValue),
+}
+
+/// Values of the node.
+#[derive(Clone, Copy)]
+pub(crate) enum NodeValue {
+    /// Always 1, labels `version`, `node`.
+    Build,
+    /// Generation of the program.
+    Generation,
+    /// Number of the last event.
+    Events,
+    /// Reports dropped.
+    ReportsDropped,
+    /// Age of the data plane's last answer.
+    AnswerAge,
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: Value) -> Metric {
+    Metric { name, help, counter: false, value }
+}
+
+const fn counter(name: &'static str, help: &'static str, value: Value) -> Metric {
+    Metric { name, help, counter: true, value }
+}
+
+impl Metric {
+    /// Name as it stands in the text.
+    pub fn full_name(&self) -> String {
+        let suffix = if self.counter { "_total" } else { "" };
+        format!("{}{suffix}", self.name)
+    }
+
+    /// Its labels.
+    pub const fn labels(&self) -> &'static str {
+        match self.value {
+            Value::Device(_) => "device",
+            Value::DeviceState => "device, state",
+            Value::Path(_) => "device, path",
+            Value::PathState => "device, path, state",
+            Value::PathLatency => "device, path, quantile",
+            Value::Node(NodeValue::Build) => "version, node",
+            Value::Node(_) => "",
+        }
+    }
+}
+
+/// All metrics in the order of the exposition.
+pub const METRICS: &[Metric] = &[
+    gauge("holdfast_build_info", "Version and node name; always 1", Value::Node(NodeValue::Build)),
+    gauge(
+        "holdfast_program_generation",
+        "Rises with every changed program",
+        Value::Node(NodeValue::Generation),
+    ),
+    counter("holdfast_events", "Events since the node started", Value::Node(NodeValue::Events)),
+    counter(
+        "holdfast_reports_dropped",
+        "Reports of the data plane that came faster than they could be kept",
+        Value::Node(NodeValue::ReportsDropped),
+    ),
+    gauge(
+        "holdfast_snapshot_age_seconds",
+        "Age of the data plane's last answer, on which all values below rest",
+        Value::Node(NodeValue::AnswerAge),
+    ),
+    gauge("holdfast_device_state", "1 for the state the device is in", Value::DeviceState),
+    gauge("holdfast_device_size_bytes", "Export size", Value::Device(|d| d.size_bytes as f64)),
+    gauge("holdfast_device_sessions", "Host sessions", Value::Device(|d| d.sessions.len() as f64)),
+    gauge(
+        "holdfast_device_inflight_requests",
+        "Host requests accepted and not answered",
+        Value::Device(|d| d.in_flight as f64),
+    ),
+    gauge(
+        "holdfast_device_held_requests",
+        "Host requests that wait because no path is usable",
+        Value::Device(|d| d.held as f64),
+    ),
+    gauge(
+        "holdfast_device_quarantined_ranges",
+        "Byte ranges behind a write in doubt",
+        Value::Device(|d| d.quarantined as f64),
+    ),
+    counter("holdfast_device_reads", "Host reads answered", Value::Device(|d| d.reads as f64)),
+    counter(
+        "holdfast_device_writes",
+        "Host writes, trims and zeroes answered",
+        Value::Device(|d| d.writes as f64),
+    ),
+    counter("holdfast_device_errors", "Errors answered to hosts", Value::Device(|d| d.errors as f64)),
+    counter(
+        "holdfast_device_resent_requests",
+        "Requests sent again after a failure",
+        Value::Device(|d| d.resent as f64),
+    ),
+    gauge("holdfast_path_state", "1 for the state the path is in", Value::PathState),
+    gauge("holdfast_path_priority", "Configured priority", Value::Path(|p| f64::from(p.priority))),
+    gauge("holdfast_path_inflight_requests", "Requests in flight", Value::Path(|p| p.in_flight as f64)),
+    gauge("holdfast_path_lanes", "Connections in use", Value::Path(|p| f64::from(p.lanes_up))),
+    gauge(
+        "holdfast_path_zombies",
+        "Old connections kept open for late replies",
+        Value::Path(|p| f64::from(p.zombies)),
+    ),
+    counter("holdfast_path_reads", "Reads completed", Value::Path(|p| p.reads as f64)),
+    counter("holdfast_path_writes", "Writes, trims and zeroes completed", Value::Path(|p| p.writes as f64)),
+    counter("holdfast_path_bytes", "Bytes read and written", Value::Path(|p| p.bytes as f64)),
+    counter("holdfast_path_errors", "Failures of the path", Value::Path(|p| p.errors as f64)),
+    gauge(
+        "holdfast_path_service_seconds",
+        "Service time of recent requests; absent while unknown",
+        Value::PathLatency,
+    ),
+];

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Keeps what the data plane learnt of each device in the state directory.
+//!
+//! A record that cannot be written is kept in memory, told once as an event,
+//! and tried again: the device works without it, it only could not be offered
+//! after a restart with every path down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use program::{DeviceProgram, Geometry, Program, Recorded, Target};
+
+use super::inbox::Update;
+use crate::state::StateDir;
+
+/// What is known of each device and what of it is not on disk yet.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    state: Option<Arc<StateDir>>,
+    known: BTreeMap<String, Known>,
+    /// Devices whose record is not on disk yet.
+    pending: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    geometry: Option<Geometry>,
+    samples: Vec<(u64, u128)>,
+}
+
+impl Recorder {
+    /// Starts from what the program says was recorded; without a state
+    /// directory nothing is ever written.
+    pub(crate) fn new(state: Option<Arc<StateDir>>, program: &Program) -> Self {
+        let mut recorder = Self { state, known: BTreeMap::new(), pending: BTreeSet::new() };
+        recorder.adopt(program);
+        recorder
+    }
+
+    /// Takes over what a new program says was recorded of devices not known yet.
+    pub(crate) fn adopt(&mut self, program: &Program) {
+        for device in &program.devices {
+            if let Some(recorded) = &device.recorded {
+                self.known.entry(device.name.clone()).or_insert_with(|| Known {
+                    geometry: Some(recorded.geometry),
+                    samples: recorded.samples.clone(),
+                });
+            }
+        }
+    }
+
+    /// Notes what a device reported; a device that is not recorded is left out.
+    pub(crate) fn note(&mut self, program: &Program, device: &str, update: Update) {
+        let worth_recording = program.devices.iter().any(|known| known.name == device && is_recorded(known));
+        if self.state.is_none() || !worth_recording {
+            return;
+        }
+        let known = self.known.entry(device.to_owned()).or_default();
+        known.geometry = update.geometry.or(known.geometry);
+        if let Some(samples) = update.samples {
+            known.samples = samples;
+        }
+        self.pending.insert(device.to_owned());
+    }
+
+    /// Whether something waits to be written.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Writes what is pending on a helper thread; returns the devices that failed, with the reason.
+    pub(crate) async fn write(&mut self) -> Vec<(String, String)> {
+        let Some(state) = self.state.clone() else { return Vec::new() };
+        let mut failed = Vec::new();
+        for device in std::mem::take(&mut self.pending) {
+            // Samples alone are no record; they are written when the geometry is known.
+            let Some(recorded) = self.known.get(&device).and_then(Known::recorded) else { continue };
+            let (state, name) = (Arc::clone(&state), device.clone());
+            let stored = tokio::task::spawn_blocking(move || state.store(&name, &recorded)).await;
+            let problem = match stored {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            self.pending.insert(device.clone());
+            failed.push((device, problem));
+        }
+        failed
+    }
+}
+
+impl Known {
+    fn recorded(&self) -> Option<Recorded> {
+        Some(Recorded { geometry: self.geometry?, samples: self.samples.clone() })
+    }
+}
+
+/// Memory ends with the process, and its record would describe another volume.
+pub(crate) fn is_recorded(device: &DeviceProgram) -> bool {
+    !device.paths.iter().any(|path| matches!(path.target, Target::Memory { .. }))
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The state directory: what must outlive a restart.
+//!
+//! ```text
+//! state_dir/            0700
+//!   lock                held while a node uses the directory
+//!   api.sock            control socket
+//!   devices/NAME.json   recorded geometry and samples of a device
+//!   devices/NAME.json.set-aside-N  records that could not be used, kept for a look
+//! ```
+//!
+//! A record is written to a temporary file, synced, renamed over the old one,
+//! and the directory synced: after a crash there is the old record or the new
+//! one. A record that cannot be used is set aside and treated as absent; the
+//! device then waits for a path to tell its geometry, which is safe. A record
+//! believed wrongly would not be.
+
+mod crc32c;
+mod file_name;
+mod lock;
+mod record;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use program::Recorded;
+
+use crate::limits::STATE_RECORD_BYTES_MAX;
+use crate::log;
+
+use lock::Lock;
+pub use lock::StateError;
+
+/// An open state directory; nobody else has it while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl StateDir {
+    /// Creates the directory if need be (0700) and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], with advice, if it cannot be created, written or locked.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let devices = path.join("devices");
+        for dir in [path, &devices] {
+            create_dir(dir).map_err(|error| StateError::unusable(dir, "create", &error))?;
+        }
+        let lock = Lock::take(path)?;
+        warn_of_strangers(path);
+        remove_temporary(&devices);
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the control socket belongs.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("api.sock")
+    }
+
+    /// What is recorded of `device`; a record that cannot be used is set aside.
+    pub fn load(&self, device: &str) -> Option<Recorded> {
+        let file = self.record_file(device);
+        let text = match read_bounded(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                let fields =
+                    [("device", device), ("file", &*file.to_string_lossy()), ("error", &error.to_string())];
+                log::warning("a state record cannot be read and is ignored", &fields);
+                return None;
+            }
+        };
+        match record::decode(device, &String::from_utf8_lossy(&text)) {
+            Ok(recorded) => Some(recorded),
+            Err(why) => {
+                Self::set_aside(device, &file, &why.to_string());
+                None
+            }
+        }
+    }
+
+    /// Records `recorded` of `device`; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it could not be written; an older record is then still there.
+    pub fn store(&self, device: &str, recorded: &Recorded) -> io::Result<()> {
+        let text = record::encode(device, recorded).map_err(io::Error::other)?;
+        let file = self.record_file(device);
+        let temporary = file.with_extension("json.tmp");
+        let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&temporary, &file)?;
+        // Else the rename may be lost with the power.
+        File::open(self.path.join("devices"))?.sync_all()
+    }
+
+    fn record_file(&self, device: &str) -> PathBuf {
+        self.path.join("devices").join(file_name::of_device(device))
+    }
+
+    fn set_aside(device: &str, file: &Path, why: &str) {
+        let numbered = |n: u32| PathBuf::from(format!("{}.set-aside-{n}", file.display()));
+        // Few ever exist; the last number is used again rather than filling the disk.
+        let kept = (1..10).map(numbered).find(|path| !path.exists()).unwrap_or_else(|| numbered(10));
+        let moved = fs::rename(file, &kept);
+        let kept = kept.display().to_string();
+        let fate = if moved.is_ok() { kept.as_str() } else { "it could not be moved" };
+        log::warning(
+            "a state record cannot be used; the device's geometry will be asked of its paths again",
+            &[("device", device), ("reason", why), ("kept_as", fate)],
+        );
+    }
+}
+
+fn create_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The socket's rights guard it, but a directory others can write lets them replace it.
+fn warn_of_strangers(path: &Path) {
+    if fs::metadata(path).is_ok_and(|found| found.mode() & 0o022 != 0) {
+        log::warning(
+            "the state directory can be written by other users; chmod 700 it",
+            &[("state_dir", &*path.to_string_lossy())],
+        );
+    }
+}
+
+/// What a crash in the middle of `store` left behind.
+fn remove_temporary(devices: &Path) {
+    let Ok(entries) = fs::read_dir(devices) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".json.tmp") {
+            // If it stays, the next `store` overwrites it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(STATE_RECORD_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The state directory: what survives a restart, a crash and damage.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use controlplane::state::StateDir;
+use program::{Geometry, Recorded};
+
+fn recorded() -> Recorded {
+    Recorded {
+        geometry: Geometry {
+            size_bytes: 1 << 30,
+            transmission_flags: 0x0d6d,
+            min_block_bytes: 1,
+            preferred_block_bytes: 4096,
+            max_payload_bytes: 32 << 20,
+        },
+        samples: vec![(0, 0x00ff), (512 << 20, u128::MAX - 1)],
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("devices")).expect("readable");
+    let mut names: Vec<_> =
+        entries.map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_record_survives_the_restart() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("state");
+    let state = StateDir::open(&path).expect("opens");
+    assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
+    assert_eq!(state.load("vol0"), None);
+    state.store("vol0", &recorded()).expect("stored");
+    state.store("a/../b", &recorded()).expect("stored");
+    drop(state);
+    let state = StateDir::open(&path).expect("opens again");
+    assert_eq!(state.load("vol0"), Some(recorded()));
+    assert_eq!(state.load("a/../b"), Some(recorded()));
+    assert_eq!(state.load("a"), None);
+    assert_eq!(files(&path), ["a%2F%2E%2E%2Fb.json", "vol0.json"]);
+}
+
+#[test]
+fn two_nodes_do_not_share_a_directory() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let first = StateDir::open(dir.path()).expect("opens");
+    let error = StateDir::open(dir.path()).expect_err("held").to_string();
+    let own = format!("another node (process {}) uses the state directory", std::process::id());
+    assert!(error.contains(&own) && error.contains("--state-dir"), "{error}");
+    drop(first);
+    StateDir::open(dir.path()).expect("free again");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_explained() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    // Below a file nobody can create anything, not even root.
+    let error = StateDir::open(&file.join("state")).expect_err("refused").to_string();
+    assert!(error.contains("cannot create the state directory") && error.contains("--state-dir"), "{error}");
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_absent() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let state = StateDir::open(dir.path()).expect("opens");
+    let file = dir.path().join("devices/vol0.json");
+    state.store("vol0", &recorded()).expect("stored");
+    let good = fs::read_to_string(&file).expect("readable");
+    for (n, bad) in ["", &good[..good.len() / 2], "{\"format\":99}", "\u{0}\u{0}\u{0}"].iter().enumerate() {
+        fs::write(&file, bad).expect("written");
+        assert_eq!(state.load("vol0"), None, "{bad:?}");
+        assert!(!file.exists());
+        let kept = dir.path().join(format!("devices/vol0.json.set-aside-{}", n + 1));
+        assert_eq!(fs::read_to_string(kept).expect("kept for a look"), *bad);
+    }
+    // Ten are kept at most.
+    for _ in 0..8 {
+        fs::write(&file, "x").expect("written");
+        assert_eq!(state.load("vol0"), None);
+    }
+    assert_eq!(files(dir.path()).len(), 10);
+    // And a new record is taken.
+    state.store("vol0", &recorded()).expect("stored");
+    assert_eq!(state.load("vol0"), Some(recorded()));
+}
+
+#[test]
+fn a_crash_in_the_middle_of_writing_leaves_the_old_record() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let state = StateDir::open(dir.path()).expect("opens");
+    state.store("vol0", &recorded()).expect("stored");
+    drop(state);
+    // What the crash left: half of a new record under the temporary name.
+    fs::write(dir.path().join("devices/vol0.json.tmp"), "{\"format\":1,\"crc").expect("written");
+    let state = StateDir::open(dir.path()).expect("opens");
+    assert_eq!(state.load("vol0"), Some(recorded()));
+    assert_eq!(files(dir.path()), ["vol0.json"]);
+}
+
+#[test]
+fn records_of_every_format_are_read() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/state");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let state = StateDir::open(dir.path()).expect("opens");
+    fs::copy(golden.join("format-1.json"), dir.path().join("devices/vol0.json")).expect("copied");
+    assert_eq!(state.load("vol0"), Some(recorded()));
+    // Today's format is the last one there is a golden file of.
+    state.store("vol0", &recorded()).expect("stored");
+    let written = fs::read_to_string(dir.path().join("devices/vol0.json")).expect("readable");
+    assert_eq!(written, fs::read_to_string(golden.join("format-1.json")).expect("readable"));
+}

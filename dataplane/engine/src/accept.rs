@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Host requests come in: range lock, then the queues (rule W8).
+
+use nbd::{Command, CommandFlags, Errno};
+
+use crate::engine::{Engine, Session};
+use crate::ranges::Holder;
+use crate::request::{Kind, Piece, PieceState, Request, RequestState};
+use crate::slab::Key;
+use crate::{Action, HostRequest, SessionId};
+
+impl Engine {
+    pub(crate) fn session_opened(&mut self, id: SessionId) {
+        assert!(self.sessions.iter().all(|session| session.id != id), "a session was opened twice");
+        self.sessions.push(Session { id, in_flight: 0, flush_error: false });
+    }
+
+    /// A host that left without DISC: what was not started is dropped; it got no
+    /// reply, so it must not count on it, and it will re-send (semantics 2.5).
+    pub(crate) fn session_closed(&mut self, id: SessionId, clean: bool) {
+        self.sessions.retain(|session| session.id != id);
+        if clean {
+            return;
+        }
+        let dropped: alloc::vec::Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.host.session == id && !request.started)
+            .map(|(key, _)| key)
+            .collect();
+        for key in dropped {
+            // A grant by an earlier round may have started it meanwhile.
+            if !self.requests.get(key).started {
+                self.fail_request(key, Errno::Io);
+            }
+        }
+    }
+
+    pub(crate) fn accept(&mut self, host: HostRequest) {
+        self.last_request = Some(self.now);
+        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == host.session) {
+            session.in_flight += 1;
+        }
+        let key = self.requests.insert(Request {
+            host,
+            state: RequestState::Active,
+            accepted: self.now,
+            pieces_open: 0,
+            first_piece: None,
+            error: None,
+            range: None,
+            started: false,
+        });
+        if self.must_fail_now() {
+            let errno = self.held_errno();
+            self.fail_request(key, errno);
+        } else if host.command.is_write_like() && host.len > 0 {
+            self.lock_range(key);
+        } else {
+            self.start_request(key);
+        }
+    }
+
+    fn lock_range(&mut self, key: Key) {
+        let host = self.requests.get(key).host;
+        let (range, held) = self.ranges.acquire(host.offset, host.offset + host.len, Holder::Request(key));
+        let request = self.requests.get_mut(key);
+        request.range = Some(range);
+        if held {
+            self.note_write(host.offset, host.len);
+            self.start_request(key);
+        } else {
+            request.state = RequestState::Blocked;
+        }
+    }
+
+    /// Its range is free: queue its pieces.
+    pub(crate) fn start_request(&mut self, key: Key) {
+        let host = {
+            let request = self.requests.get_mut(key);
+            request.state = RequestState::Active;
+            request.host
+        };
+        match host.command {
+            Command::Disconnect => panic!("DISC is the driver's"),
+            Command::Flush => self.start_flush(key),
+            Command::Read
+            | Command::Write
+            | Command::Trim
+            | Command::WriteZeroes
+            | Command::Cache
+            | Command::BlockStatus => {
+                if host.len == 0 {
+                    self.finish_request(key);
+                } else {
+                    self.add_piece(key, Kind::Io);
+                }
+            }
+        }
+    }
+
+    /// One piece for the whole request, queued; `dispatch` cuts it if it must.
+    pub(crate) fn add_piece(&mut self, request: Key, kind: Kind) -> Key {
+        let host = self.requests.get(request).host;
+        self.order += 1;
+        let flags =
+            if host.command.is_write_like() { host.flags } else { host.flags.without(CommandFlags::FUA) };
+        let piece = self.pieces.insert(Piece {
+            request: Some(request),
+            kind,
+            command: host.command,
+            flags: flags.without(CommandFlags::DF).without(CommandFlags::PAYLOAD_LEN),
+            offset: host.offset,
+            len: host.len,
+            payload: host.payload,
+            at: 0,
+            next: None,
+            state: PieceState::Queued,
+            queued: false,
+            order: self.order,
+            copies: 0,
+            landed: None,
+            refused_by: 0,
+            believe_at: None,
+            quarantine: None,
+            resent: false,
+        });
+        let entry = self.requests.get_mut(request);
+        entry.pieces_open += 1;
+        // Order matters only for reads, which are cut, not added.
+        let first = entry.first_piece.replace(piece);
+        self.pieces.get_mut(piece).next = first;
+        self.enqueue(piece, false);
+        piece
+    }
+
+    /// Hands out ranges that came free.
+    pub(crate) fn release_range(&mut self, range: Key) {
+        let mut granted = core::mem::take(&mut self.granted);
+        let first = granted.len();
+        self.ranges.release(range, &mut granted);
+        // Granting can release further ranges (a request that fails at once), so
+        // the list may grow behind us.
+        let mut at = first;
+        while at < granted.len() {
+            match granted[at] {
+                Holder::Request(key) => {
+                    let host = self.requests.get(key).host;
+                    self.note_write(host.offset, host.len);
+                    self.start_request(key);
+                }
+                Holder::Verify(lane) => self.verify_granted(lane),
+                Holder::Piece(_) => panic!("a quarantine never waits"),
+            }
+            at += 1;
+        }
+        granted.truncate(first);
+        self.granted = granted;
+    }
+
+    /// Answers a request with an error whatever state it is in. Copies that are
+    /// out stay in doubt and quarantined (W14).
+    pub(crate) fn fail_request(&mut self, key: Key, errno: Errno) {
+        let request = self.requests.get_mut(key);
+        request.error.get_or_insert(errno);
+        let mut next = request.first_piece;
+        while let Some(piece) = next {
+            let entry = self.pieces.get(piece);
+            next = entry.next;
+            if entry.state != PieceState::Done {
+                self.set_piece_state(piece, PieceState::Done);
+                self.requests.get_mut(key).pieces_open -= 1;
+            }
+        }
+        assert_eq!(self.requests.get(key).pieces_open, 0, "a piece of a failed request was not counted");
+        self.answer(key);
+    }
+
+    pub(crate) fn reply_to_host(&mut self, host: HostRequest, result: Result<(), Errno>) {
+        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == host.session) {
+            session.in_flight -= 1;
+        }
+        match host.command {
+            Command::Read => self.counters.reads += 1,
+            command if command.is_write_like() => self.counters.writes += 1,
+            _ => {}
+        }
+        if result.is_err() {
+            self.counters.errors += 1;
+        }
+        self.act(Action::Reply { tag: host.tag, result });
+    }
+}

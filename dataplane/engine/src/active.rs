@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which paths carry I/O now (design 3.4; rules W18, W20).
+//!
+//! ```text
+//! usable   = in by the operator, connected, identity proven, no suspicion, not sick,
+//!            past the canaries of its probation
+//! none     -> last resort: whatever is connected and proven, suspect or not
+//!             (a path is never held back when it is the last one)
+//! members  = active-active:  the usable paths of the chosen priority
+//!            active-passive: one path, kept until it is not usable or a better
+//!                            group takes over by the failback rule
+//! writers  = the members that may be written; if none, those of the best group
+//!            that has one (read-only paths serve reads only)
+//! ```
+//!
+//! An active-passive switch away from a path that still answers waits until its
+//! requests are answered; `exclusive = "proven"` waits for proof in every case.
+//! A server without multi-conn, or `coherent = false`, makes the device
+//! active-passive with FUA on every write whatever was configured (W18).
+
+use alloc::vec::Vec;
+
+use nbd::TransmissionFlags;
+use policies::Probation;
+use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, ReportKind};
+
+use crate::Action;
+use crate::engine::Engine;
+use crate::lane::LaneState;
+use crate::path::Admin;
+use crate::slab::Key;
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// Paths that carry reads.
+    pub(crate) members: Vec<usize>,
+    /// Paths that carry writes.
+    pub(crate) writers: Vec<usize>,
+    /// Priority in use.
+    priority: Option<u32>,
+    /// Policy in force.
+    pub(crate) policy: AccessPolicy,
+    /// FUA on every write (W18).
+    pub(crate) write_through: bool,
+    /// No healthy path: suspect ones are used.
+    pub(crate) last_resort: bool,
+    /// Active-passive: the old path must finish first.
+    pub(crate) waiting_for: Option<usize>,
+    /// Pieces that wait for a path that has not answered them EIO.
+    pub(crate) parked: Vec<Key>,
+    /// When parked pieces may ask the path that answered EIO once more.
+    pub(crate) ask_again: Nanos,
+}
+
+impl Default for Active {
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            writers: Vec::new(),
+            priority: None,
+            policy: AccessPolicy::ActiveActive,
+            write_through: false,
+            last_resort: false,
+            waiting_for: None,
+            parked: Vec::new(),
+            ask_again: 0,
+        }
+    }
+}
+
+impl Engine {
+    /// Works out anew what carries I/O; called after every change of a path.
+    pub(crate) fn regroup(&mut self) {
+        self.mark_usable();
+        self.narrow_policy();
+        let mut usable: Vec<usize> = (0..self.paths.len()).filter(|&path| self.paths[path].usable).collect();
+        self.active.last_resort = usable.is_empty();
+        if usable.is_empty() {
+            usable = (0..self.paths.len()).filter(|&path| self.is_last_resort(path)).collect();
+        }
+        self.choose_members(&usable);
+        self.note_held();
+        self.unpark();
+        self.report_paths();
+    }
+
+    fn mark_usable(&mut self) {
+        let mut first = false;
+        for index in 0..self.paths.len() {
+            let usable = self.is_healthy(index);
+            let now = self.now;
+            let path = &mut self.paths[index];
+            if usable && !path.usable {
+                path.usable_since = now;
+                // The delay is for returning: a path that comes up for the first time
+                // takes its place at once.
+                first |= !core::mem::replace(&mut path.was_usable, true);
+            }
+            path.usable = usable;
+        }
+        if first {
+            self.failback.force();
+        }
+    }
+
+    fn is_healthy(&self, index: usize) -> bool {
+        let path = &self.paths[index];
+        let past_canaries = path.probation.as_ref().is_none_or(|probation| probation.share_ppm(self.now) > 0);
+        path.admin == Admin::In
+            && path.proven
+            && !path.sick
+            && past_canaries
+            && path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted())
+    }
+
+    /// Better than nothing: connected and proven.
+    fn is_last_resort(&self, index: usize) -> bool {
+        let path = &self.paths[index];
+        path.admin == Admin::In && path.proven && path.lanes.iter().any(|&slot| self.lane_at(slot).is_up())
+    }
+
+    /// Whether some path other than this one is usable.
+    pub(crate) fn has_sibling(&self, index: usize) -> bool {
+        (0..self.paths.len()).any(|other| other != index && self.paths[other].usable)
+    }
+
+    /// W18: what the servers offer may narrow the policy.
+    fn narrow_policy(&mut self) {
+        let several = self.paths.iter().filter(|path| path.admin != Admin::Removed).count() > 1
+            || self.paths.iter().any(|path| path.program.lanes > 1);
+        let single_conn = self.paths.iter().any(|path| {
+            path.admin != Admin::Removed
+                && path.offer.is_some_and(|offer| {
+                    !offer.local && !offer.flags.contains(TransmissionFlags::CAN_MULTI_CONN)
+                })
+        });
+        let incoherent = self.program.coherent == Coherence::Incoherent || (several && single_conn);
+        let before = self.active.write_through;
+        self.active.write_through = incoherent;
+        self.active.policy = if incoherent { AccessPolicy::ActivePassive } else { self.program.access };
+        if incoherent && !before {
+            self.event(
+                "incoherent_paths",
+                None,
+                "W18",
+                "the paths do not share one cache (declared so, or a server without multi-conn): one path at a time, every write with FUA".into(),
+            );
+        }
+    }
+
+    /// Lanes a path should have.
+    pub(crate) fn lanes_wanted(&self, path: usize) -> usize {
+        if self.active.write_through { 1 } else { usize::from(self.paths[path].program.lanes.max(1)) }
+    }
+
+    fn choose_members(&mut self, usable: &[usize]) {
+        let ranks: Vec<(u32, Nanos)> = usable
+            .iter()
+            .map(|&path| (self.paths[path].program.priority, self.paths[path].usable_since))
+            .collect();
+        self.active.priority = self.failback.choose(self.now, self.active.priority, &ranks);
+        let group: Vec<usize> = usable
+            .iter()
+            .copied()
+            .filter(|&path| Some(self.paths[path].program.priority) == self.active.priority)
+            .collect();
+        match self.active.policy {
+            AccessPolicy::ActiveActive => self.share(usable, group),
+            AccessPolicy::ActivePassive => self.choose_one(usable, &group),
+        }
+    }
+
+    fn share(&mut self, usable: &[usize], group: Vec<usize>) {
+        self.active.waiting_for = None;
+        self.active.writers = group.iter().copied().filter(|&path| self.paths[path].writable()).collect();
+        if self.active.writers.is_empty() {
+            let best = usable
+                .iter()
+                .filter(|&&path| self.paths[path].writable())
+                .map(|&path| self.paths[path].program.priority)
+                .max();
+            self.active.writers = usable
+                .iter()
+                .copied()
+                .filter(|&path| {
+                    self.paths[path].writable() && Some(self.paths[path].program.priority) == best
+                })
+                .collect();
+        }
+        self.active.members = group;
+    }
+
+    fn choose_one(&mut self, usable: &[usize], group: &[usize]) {
+        let current = self.active.members.first().copied();
+        let keeps = current.filter(|path| group.contains(path) && self.paths[*path].writable());
+        let writable = |paths: &[usize]| paths.iter().copied().find(|&path| self.paths[path].writable());
+        let Some(next) =
+            keeps.or_else(|| writable(group)).or_else(|| writable(usable)).or_else(|| group.first().copied())
+        else {
+            self.keep_or_clear();
+            return;
+        };
+        if let Some(old) = current.filter(|&old| old != next)
+            && self.must_wait_for(old)
+        {
+            self.active.waiting_for = Some(old);
+        }
+        self.active.members.clear();
+        self.active.members.push(next);
+        self.active.writers.clear();
+        if self.paths[next].writable() {
+            self.active.writers.push(next);
+        }
+        self.after_proof();
+    }
+
+    /// No path at all: the last one used stays known, so that the next one knows
+    /// whom it must wait for.
+    fn keep_or_clear(&mut self) {
+        self.active.writers.clear();
+        if let Some(old) = self.active.members.first().copied()
+            && self.program.exclusive == Exclusive::Proven
+        {
+            self.active.waiting_for.get_or_insert(old);
+        }
+        self.active.members.clear();
+    }
+
+    /// W20: planned switches wait until the old path's requests are answered;
+    /// `proven` waits for proof in every case.
+    fn must_wait_for(&self, old: usize) -> bool {
+        match self.program.exclusive {
+            Exclusive::Proven => self.path_has_open_copies(old),
+            Exclusive::Issue => {
+                let path = &self.paths[old];
+                path.lanes.iter().any(|&slot| {
+                    let lane = self.lane_at(slot);
+                    let busy = match lane.state {
+                        LaneState::Up => lane.in_flight > 0,
+                        // The FLUSH that ends a planned switch belongs to it (W18).
+                        LaneState::Draining => !lane.is_empty(),
+                        _ => false,
+                    };
+                    busy && lane.suspicion.is_none()
+                })
+            }
+        }
+    }
+
+    /// Something was settled: the new path may be free to start.
+    pub(crate) fn after_proof(&mut self) {
+        if let Some(old) = self.active.waiting_for
+            && !self.must_wait_for(old)
+        {
+            self.active.waiting_for = None;
+        }
+    }
+
+    fn note_held(&mut self) {
+        let trusted =
+            |path: &usize| self.paths[*path].lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());
+        if self.active.members.iter().any(trusted) {
+            self.held_since = None;
+            self.failed = false;
+        } else {
+            self.held_since.get_or_insert(self.now);
+        }
+    }
+
+    /// A path came or went: parked pieces look again.
+    pub(crate) fn unpark(&mut self) {
+        while let Some(key) = self.active.parked.pop() {
+            self.pieces.get_mut(key).queued = false;
+            self.enqueue(key, true);
+        }
+    }
+
+    fn report_paths(&mut self) {
+        for index in 0..self.paths.len() {
+            let (state, access) = self.state_of(index);
+            let path = &mut self.paths[index];
+            if path.admin == Admin::Removed {
+                continue;
+            }
+            if state == PathState::Up && !path.reason.is_empty() {
+                path.explain("", alloc::string::String::new());
+            }
+            if (path.state, path.access) == (state, access) {
+                continue;
+            }
+            let kind = ReportKind::PathState {
+                path: path.program.name.clone(),
+                from: path.state,
+                to: state,
+                access,
+                rule: path.rule,
+                reason: path.reason.clone(),
+            };
+            path.state = state;
+            path.access = access;
+            self.act(Action::Report(kind));
+        }
+    }
+
+    /// The words for an operator.
+    fn state_of(&self, index: usize) -> (PathState, Access) {
+        let path = &self.paths[index];
+        let carries = self.active.members.contains(&index) || self.active.writers.contains(&index);
+        let access = if !path.usable {
+            Access::Unavailable
+        } else if !carries {
+            Access::Standby
+        } else if Some(path.program.priority) == self.paths.iter().map(|p| p.program.priority).max() {
+            Access::Optimized
+        } else {
+            Access::NonOptimized
+        };
+        let unproven = path.lanes.iter().any(|&slot| self.lane_at(slot).state == LaneState::Unproven);
+        let state = match path.admin {
+            Admin::Drained => PathState::Drained,
+            Admin::In if path.refusal.is_some() => PathState::Refused,
+            Admin::In if path.sick => PathState::Down,
+            Admin::In if path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted()) => {
+                self.state_of_connected(index, carries)
+            }
+            Admin::In if unproven => PathState::Unproven,
+            Admin::In | Admin::Failed | Admin::Removed => PathState::Down,
+        };
+        (state, access)
+    }
+
+    fn state_of_connected(&self, index: usize, carries: bool) -> PathState {
+        if self.paths[index].probation.as_ref().is_some_and(|probation: &Probation| !probation.done(self.now))
+        {
+            PathState::Probation
+        } else if carries {
+            PathState::Up
+        } else {
+            PathState::Standby
+        }
+    }
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Replies of storage, and what becomes of the requests (rules W2, W3, W7, W14).
+//!
+//! | reply | a read | a write |
+//! |---|---|---|
+//! | good, first | lands, done | done; its other copies keep the range quarantined |
+//! | good, later | released | one copy less in doubt |
+//! | EIO, unknown | tried on one other path, then believed | the same, with the same bytes |
+//! | ESHUTDOWN | elsewhere; the lane is drained | the same |
+//! | EPERM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP | to the host | to the host |
+
+use alloc::format;
+use alloc::string::String;
+
+use nbd::{Command, Errno};
+use policies::faults::{FaultClass, classify_errno, host_errno};
+use program::{AccessPolicy, Nanos, SECOND, Writers};
+
+use crate::engine::Engine;
+use crate::lane::{Slot, Use};
+use crate::request::{Kind, PieceState, RequestState};
+use crate::slab::Key;
+use crate::{Action, BufferId, Digest, LaneId, SendData};
+
+/// How long an EIO waits for a second opinion while the other paths are away.
+/// Longer than a server's restart takes, far shorter than the hold: a medium
+/// error must reach the host.
+pub(crate) const SECOND_OPINION: Nanos = 30 * SECOND;
+
+/// Unconfirmed EIOs in a row that take a path out.
+pub(crate) const STRIKES: u8 = 3;
+
+/// A copy of a piece that was answered.
+struct Answered {
+    path: usize,
+    lane: LaneId,
+    piece: Key,
+    flush_after: bool,
+    moved: bool,
+    slot: Slot,
+}
+
+impl Engine {
+    pub(crate) fn reply(
+        &mut self,
+        id: LaneId,
+        cookie: u64,
+        result: Result<(), Errno>,
+        data: Option<BufferId>,
+        digest: Option<Digest>,
+    ) {
+        let now = self.now;
+        let lane = self.lane_mut(id);
+        let Some(index) = lane.find(cookie) else {
+            panic!("a reply for nothing in flight: cookie {cookie:#x}")
+        };
+        lane.last_reply = now;
+        lane.last_active = now;
+        let path = lane.path;
+        let slot = lane.settle(index);
+        match slot.used {
+            Use::Free => panic!("a free slot was found"),
+            Use::Piece { piece, flush_after, flushing: _, moved } => {
+                let answered = Answered { path, lane: id, piece, flush_after, moved, slot };
+                self.piece_reply(&answered, result, data);
+            }
+            Use::Canary => self.canary_reply(id, result),
+            Use::DrainFlush => self.drain_flush_reply(id, slot.flush_mark, result),
+            Use::Verify { of, generation, round, reference } => {
+                self.verify_reply(LaneId { slot: of, generation }, round, reference, result, digest);
+            }
+            Use::Sample { index, writes } => self.sample_reply(index, writes, result, digest),
+        }
+        self.lane_answered(id);
+    }
+
+    fn piece_reply(&mut self, answered: &Answered, result: Result<(), Errno>, data: Option<BufferId>) {
+        self.pieces.get_mut(answered.piece).copies -= 1;
+        if result.is_ok() {
+            self.count_on_path(answered);
+        }
+        if self.pieces.get(answered.piece).state == PieceState::Done {
+            self.release_data(data);
+            self.copy_settled(answered.piece);
+            return;
+        }
+        match result {
+            Ok(()) if answered.flush_after => self.emulate_fua(answered),
+            Ok(()) => self.piece_done(answered, data),
+            Err(errno) => {
+                self.release_data(data);
+                self.piece_error(answered, errno);
+            }
+        }
+    }
+
+    fn release_data(&mut self, data: Option<BufferId>) {
+        if let Some(buffer) = data {
+            self.act(Action::Release(buffer));
+        }
+    }
+
+    fn count_on_path(&mut self, answered: &Answered) {
+        let command = self.pieces.get(answered.piece).command;
+        if command.is_write_like() && answered.slot.flush_mark > 0 {
+            // The FLUSH of an emulated FUA; its write was counted.
+            return;
+        }
+        let service = self.now - answered.slot.sent_at;
+        let path = &mut self.paths[answered.path];
+        match command {
+            Command::Read => path.reads += 1,
+            command if command.is_write_like() => path.writes += 1,
+            _ => {}
+        }
+        if matches!(command, Command::Read | Command::Write) {
+            path.bytes += answered.slot.len;
+            path.latency.record(answered.slot.write, answered.slot.len, service);
+        }
+    }
+
+    /// FUA where the server has none: write, then FLUSH on the same lane (design 3.3).
+    fn emulate_fua(&mut self, answered: &Answered) {
+        let acked = {
+            let domain = &mut self.domains[self.paths[answered.path].domain];
+            domain.acked += 1;
+            domain.acked
+        };
+        let now = self.now;
+        let lane = self.lane_mut(answered.lane);
+        if !lane.is_up() || !lane.has_spare() {
+            if !answered.moved {
+                self.requeue(answered.piece);
+            }
+            return;
+        }
+        let used =
+            Use::Piece { piece: answered.piece, flush_after: false, flushing: true, moved: answered.moved };
+        let cookie = lane.take(now, used, 0, false, 0);
+        let index = lane.find(cookie).unwrap_or_else(|| unreachable!("just taken"));
+        lane.slot_mut(index).flush_mark = acked;
+        lane.slot_mut(index).patient = true;
+        self.pieces.get_mut(answered.piece).copies += 1;
+        self.act(Action::Send {
+            lane: answered.lane,
+            cookie,
+            command: Command::Flush,
+            flags: nbd::CommandFlags::empty(),
+            offset: 0,
+            len: 0,
+            data: SendData::None,
+        });
+    }
+
+    fn piece_done(&mut self, answered: &Answered, data: Option<BufferId>) {
+        let key = answered.piece;
+        let mark = answered.slot.flush_mark;
+        let (write, durable, refused_by, flush) = {
+            let piece = self.pieces.get(key);
+            let durable = answered.slot.durable || mark > 0;
+            (piece.is_write_like(), durable, piece.refused_by, piece.kind)
+        };
+        let domain = self.paths[answered.path].domain;
+        if write && !durable {
+            self.domains[domain].acked += 1;
+        }
+        if mark > 0 || matches!(flush, Kind::Flush { .. }) {
+            self.flushed(domain, mark);
+        }
+        self.paths[answered.path].strikes = 0;
+        self.disproved(refused_by);
+        self.set_piece_state(key, PieceState::Done);
+        self.pieces.get_mut(key).landed = data;
+        self.piece_closed(key);
+    }
+
+    /// One piece less is open; finish the request with the last one.
+    pub(crate) fn piece_closed(&mut self, key: Key) {
+        let Some(request) = self.pieces.get(key).request else {
+            panic!("a piece without a request was closed")
+        };
+        let entry = self.requests.get_mut(request);
+        entry.pieces_open -= 1;
+        if entry.pieces_open == 0 {
+            self.finish_request(request);
+        }
+    }
+
+    /// A piece ends with an error that is believed.
+    pub(crate) fn piece_failed(&mut self, key: Key, errno: Errno) {
+        let Some(request) = self.pieces.get(key).request else { panic!("a piece without a request failed") };
+        self.requests.get_mut(request).error.get_or_insert(errno);
+        self.set_piece_state(key, PieceState::Done);
+        self.piece_closed(key);
+    }
+
+    fn piece_error(&mut self, answered: &Answered, errno: Errno) {
+        let key = answered.piece;
+        let class = classify_errno(errno.to_wire());
+        match class {
+            FaultClass::RequestError | FaultClass::Capacity => {
+                let errno = Errno::from_wire(host_errno(class, errno.to_wire())).unwrap_or(Errno::Io);
+                // A copy elsewhere may still succeed, but the server understood the
+                // request and turned it down: another will too (W7).
+                self.piece_failed(key, errno);
+            }
+            FaultClass::StorageError => {
+                self.paths[answered.path].errors += 1;
+                if matches!(self.pieces.get(key).kind, Kind::Flush { .. }) {
+                    // Asked again, a server may answer well although what it lost is
+                    // gone: a failed FLUSH is believed at once (F9).
+                    self.flush_failed(key, answered.path);
+                    return;
+                }
+                let piece = self.pieces.get_mut(key);
+                piece.refused_by |= 1 << answered.path.min(63);
+                if !answered.moved {
+                    self.second_opinion(key, answered.path);
+                }
+            }
+            _ => {
+                // ESHUTDOWN and the like: the server is leaving.
+                self.paths[answered.path].errors += 1;
+                if !answered.moved {
+                    self.requeue(key);
+                }
+                self.lane_leaves(answered.lane);
+            }
+        }
+    }
+
+    /// EIO is tried once on another path, then believed (W7, W14).
+    fn second_opinion(&mut self, key: Key, path: usize) {
+        let refused_by = self.pieces.get(key).refused_by;
+        let others = self
+            .paths
+            .iter()
+            .enumerate()
+            .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
+        if refused_by.count_ones() >= 2 || !others {
+            self.piece_failed(key, Errno::Io);
+            return;
+        }
+        let believe_at = self.now + SECOND_OPINION;
+        self.pieces.get_mut(key).believe_at.get_or_insert(believe_at);
+        self.requeue(key);
+        let elsewhere = (0..self.paths.len())
+            .any(|other| self.paths[other].usable && refused_by & (1 << other.min(63)) == 0);
+        if self.active.policy == AccessPolicy::ActivePassive
+            && elsewhere
+            && self.active.members.contains(&path)
+        {
+            // One path at a time: the second opinion is a switch.
+            self.sicken(path, String::from("it answered EIO; another path is asked"));
+        }
+    }
+
+    /// Another path answered well what these answered with EIO: it is theirs.
+    fn disproved(&mut self, refused_by: u64) {
+        if refused_by == 0 {
+            return;
+        }
+        for index in 0..self.paths.len() {
+            if refused_by & (1 << index.min(63)) == 0 {
+                continue;
+            }
+            let path = &mut self.paths[index];
+            path.strikes = path.strikes.saturating_add(1);
+            if path.strikes >= STRIKES && !path.sick {
+                let text = format!("it answered EIO {STRIKES} times where another path succeeded");
+                self.sicken(index, text);
+            }
+        }
+    }
+
+    /// Takes a path out until its canaries are good again.
+    pub(crate) fn sicken(&mut self, path: usize, text: String) {
+        let path = &mut self.paths[path];
+        path.sick = true;
+        path.probation = None;
+        path.failed_before = true;
+        path.explain("W7", text);
+        self.regroup();
+    }
+
+    /// Puts a piece back in line; it is sent again with the same bytes (W3).
+    pub(crate) fn requeue(&mut self, key: Key) {
+        let piece = self.pieces.get_mut(key);
+        assert!(piece.state != PieceState::Done, "a done piece was queued again");
+        if piece.queued {
+            return;
+        }
+        piece.resent = true;
+        self.counters.resent += 1;
+        self.set_piece_state(key, PieceState::Queued);
+        self.enqueue(key, true);
+    }
+
+    /// Every piece is done.
+    pub(crate) fn finish_request(&mut self, key: Key) {
+        let request = self.requests.get(key);
+        let write = request.host.command.is_write_like();
+        if write && self.program.writers == Writers::Many && self.has_copies(key) {
+            self.requests.get_mut(key).state = RequestState::AwaitingProof;
+            return;
+        }
+        self.answer(key);
+    }
+
+    fn has_copies(&self, key: Key) -> bool {
+        let mut next = self.requests.get(key).first_piece;
+        while let Some(piece) = next {
+            let piece = self.pieces.get(piece);
+            if piece.copies > 0 {
+                return true;
+            }
+            next = piece.next;
+        }
+        false
+    }
+
+    /// Answers the host and takes the request apart. Pieces with copies stay, and
+    /// keep their range quarantined if they write (W4).
+    pub(crate) fn answer(&mut self, key: Key) {
+        let request = self.requests.remove(key);
+        let mut next = request.first_piece;
+        while let Some(piece) = next {
+            next = self.pieces.get(piece).next;
+            if let Some(buffer) = self.pieces.get_mut(piece).landed.take() {
+                let action = match request.error {
+                    None => Action::ReplyData { tag: request.host.tag, buffer },
+                    Some(_) => Action::Release(buffer),
+                };
+                self.act(action);
+            }
+            self.part_from(piece, request.range);
+        }
+        let mut result = request.error.map_or(Ok(()), Err);
+        if request.host.command == Command::Flush
+            && result.is_ok()
+            && self.owes_flush_error(request.host.session)
+        {
+            result = Err(Errno::Io);
+        }
+        self.reply_to_host(request.host, result);
+        if let Some(payload) = request.host.payload {
+            self.act(Action::Release(payload));
+        }
+        if let Some(range) = request.range {
+            self.release_range(range);
+        }
+    }
+
+    fn part_from(&mut self, key: Key, range: Option<Key>) {
+        let piece = self.pieces.get_mut(key);
+        assert_eq!(piece.state, PieceState::Done, "a request was answered before its piece was done");
+        piece.request = None;
+        piece.payload = None;
+        if piece.copies > 0 && piece.is_write_like() {
+            let (start, end) = (piece.offset, piece.end());
+            let Some(range) = range else { panic!("a write without a range lock was sent") };
+            let quarantine = self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key));
+            self.pieces.get_mut(key).quarantine = Some(quarantine);
+        }
+        self.forget_piece(key);
+    }
+
+    /// A copy's fate is known.
+    pub(crate) fn copy_settled(&mut self, key: Key) {
+        let piece = self.pieces.get(key);
+        if piece.state != PieceState::Done {
+            return;
+        }
+        match piece.request {
+            None => self.forget_piece(key),
+            Some(request) => {
+                if self.requests.get(request).state == RequestState::AwaitingProof
+                    && !self.has_copies(request)
+                {
+                    self.answer(request);
+                }
+            }
+        }
+    }
+
+    /// Removes a done piece that nothing refers to any more.
+    pub(crate) fn forget_piece(&mut self, key: Key) {
+        let piece = self.pieces.get(key);
+        if piece.request.is_some() || piece.copies > 0 || piece.queued {
+            return;
+        }
+        let piece = self.pieces.remove(key);
+        assert!(piece.landed.is_none(), "data of a read was forgotten");
+        if let Some(range) = piece.quarantine {
+            self.release_range(range);
+        }
+    }
+}

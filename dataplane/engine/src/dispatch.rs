@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which path and lane carries a piece, and in what form (design 3.3, 3.4).
+//!
+//! Queues are first in, first out, each for what can be stuck by itself: a
+//! device without a writable path must still serve reads, and a discard must not
+//! hold up writes. Among the heads the oldest goes first. A piece goes to a path
+//! that does it natively if there is one, else it is emulated. It is cut when
+//! the path takes less at once.
+
+use alloc::collections::VecDeque;
+
+use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
+use policies::Candidate;
+
+use crate::engine::Engine;
+use crate::lane::Use;
+use crate::request::{Kind, Piece, PieceState};
+use crate::slab::Key;
+use crate::{Action, Offer, SendData};
+
+/// TRIM and WRITE_ZEROES are cut to this, so that one in doubt cannot freeze a
+/// disk (rule W6); also the most a path is asked for at once.
+pub(crate) const PIECE_BYTES_MAX: u64 = 32 << 20;
+/// Discards in flight per device (rule W6).
+const DISCARDS_MAX: u32 = 2;
+/// BLOCK_STATUS may be answered short, so a long one is asked short, not cut.
+const STATUS_BYTES_MAX: u64 = 1 << 30;
+
+/// What became of a piece that was to be sent.
+enum Outcome {
+    /// On a lane, or ended without one.
+    Gone,
+    /// No path or no room now; it stays at the head of its queue.
+    Stuck,
+    /// Only paths that answered it EIO are left: it waits aside for another.
+    Parked,
+}
+
+/// How a path carries a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As it is.
+    Native,
+    /// WRITE_ZEROES as a WRITE of zeroes.
+    ZeroesAsWrite,
+    /// Done without the storage: TRIM, CACHE, BLOCK_STATUS are hints.
+    Nothing,
+    /// FAST_ZERO cannot be promised.
+    NotSupported,
+}
+
+impl Engine {
+    /// Queues a piece; a retried one goes to the front.
+    pub(crate) fn enqueue(&mut self, key: Key, front: bool) {
+        let piece = self.pieces.get_mut(key);
+        assert!(!piece.queued, "a piece was queued twice");
+        piece.queued = true;
+        let queue = queue_of(&mut self.queues, self.pieces.get(key));
+        if front { queue.push_front(key) } else { queue.push_back(key) }
+    }
+
+    /// Sends what can be sent.
+    pub(crate) fn dispatch(&mut self) {
+        if !self.queues.flushes.is_empty() {
+            self.dispatch_flushes();
+        }
+        let mut stuck = [false; 3];
+        while let Some(which) = self.next_queue(stuck) {
+            let queue = [&mut self.queues.reads, &mut self.queues.writes, &mut self.queues.discards];
+            let Some(key) = queue.into_iter().nth(which).and_then(VecDeque::pop_front) else { break };
+            self.pieces.get_mut(key).queued = false;
+            if self.pieces.get(key).state == PieceState::Done {
+                self.forget_piece(key);
+                continue;
+            }
+            match self.try_send(key) {
+                Outcome::Gone => {}
+                Outcome::Stuck => {
+                    stuck[which] = true;
+                    self.enqueue(key, true);
+                }
+                Outcome::Parked => {
+                    self.pieces.get_mut(key).queued = true;
+                    self.active.parked.push(key);
+                }
+            }
+        }
+    }
+
+    /// The queue whose head is the oldest, of those that are not stuck.
+    fn next_queue(&self, stuck: [bool; 3]) -> Option<usize> {
+        if self.active.waiting_for.is_some() {
+            return None;
+        }
+        let heads = [self.queues.reads.front(), self.queues.writes.front(), self.queues.discards.front()];
+        (0..3)
+            .filter(|&which| !stuck[which])
+            .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX)
+            .filter_map(|which| heads[which].map(|&key| (self.pieces.get(key).order, which)))
+            .min()
+            .map(|(_, which)| which)
+    }
+
+    fn try_send(&mut self, key: Key) -> Outcome {
+        self.collect_candidates(key, true);
+        if self.candidates.is_empty() {
+            self.collect_candidates(key, false);
+        }
+        if self.candidates.is_empty() {
+            return if self.only_refused(key) { Outcome::Parked } else { Outcome::Stuck };
+        }
+        let len = self.pieces.get(key).len;
+        let chosen = if self.candidates.len() == 1 {
+            0
+        } else {
+            self.selector.choose(self.now, len, &self.candidates)
+        };
+        let path = self.candidate_paths[chosen];
+        self.send_piece(key, path)
+    }
+
+    /// Paths that could carry the piece now, in `candidates` and `candidate_paths`.
+    fn collect_candidates(&mut self, key: Key, native_only: bool) {
+        self.candidates.clear();
+        self.candidate_paths.clear();
+        let piece = self.pieces.get(key);
+        let write = piece.is_write_like();
+        let members = if write { &self.active.writers } else { &self.active.members };
+        for &index in members {
+            let path = &self.paths[index];
+            if piece.refused_by & (1 << index.min(63)) != 0 {
+                continue;
+            }
+            let Some((in_flight, in_flight_bytes)) = self.room_on(index) else { continue };
+            let Some(offer) = path.offer.as_ref() else { continue };
+            if self.active.last_resort && piece.copies > 0 && self.has_copy_on(index, key) {
+                continue;
+            }
+            if native_only && form_of(piece, offer) != Form::Native {
+                continue;
+            }
+            let share_ppm = path.probation.as_ref().map_or(1_000_000, |p| p.share_ppm(self.now).max(1));
+            self.candidate_paths.push(index);
+            self.candidates.push(Candidate {
+                in_flight,
+                in_flight_bytes,
+                weight: path.program.weight,
+                expected_ns: path.latency.expected_ns(write, piece.len),
+                last_used: path.last_used,
+                share_ppm,
+            });
+        }
+    }
+
+    /// Requests and bytes in flight of a path that has room for one more.
+    fn room_on(&self, index: usize) -> Option<(u32, u64)> {
+        let mut in_flight = 0;
+        let mut bytes = 0;
+        let mut room = false;
+        for &slot in &self.paths[index].lanes {
+            let lane = self.lane_at(slot);
+            if lane.is_up() {
+                in_flight += lane.in_flight;
+                bytes += lane.in_flight_bytes;
+                room |= (lane.suspicion.is_none() || self.active.last_resort) && lane.has_room();
+            }
+        }
+        (room && in_flight < self.paths[index].program.in_flight).then_some((in_flight, bytes))
+    }
+
+    /// The last path never gets a second copy (W15).
+    fn has_copy_on(&self, path: usize, key: Key) -> bool {
+        self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up()).any(
+            |lane| {
+                lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
+            },
+        )
+    }
+
+    fn only_refused(&self, key: Key) -> bool {
+        let piece = self.pieces.get(key);
+        let members = if piece.is_write_like() { &self.active.writers } else { &self.active.members };
+        !members.is_empty() && members.iter().all(|&index| piece.refused_by & (1 << index.min(63)) != 0)
+    }
+
+    /// The least loaded lane of a path that may be used.
+    pub(crate) fn lane_of(&self, path: usize) -> Option<u16> {
+        self.paths[path]
+            .lanes
+            .iter()
+            .copied()
+            .filter(|&slot| {
+                let lane = self.lane_at(slot);
+                lane.is_up() && lane.has_room() && (lane.suspicion.is_none() || self.active.last_resort)
+            })
+            .min_by_key(|&slot| {
+                let lane = self.lane_at(slot);
+                (lane.suspicion.is_some(), lane.in_flight_bytes, lane.in_flight)
+            })
+    }
+
+    fn send_piece(&mut self, key: Key, path: usize) -> Outcome {
+        let Some(slot) = self.lane_of(path) else { return Outcome::Stuck };
+        let offer = *self.lane_at(slot).offer();
+        match form_of(self.pieces.get(key), &offer) {
+            Form::Nothing => {
+                self.set_piece_state(key, PieceState::Done);
+                self.piece_closed(key);
+                Outcome::Gone
+            }
+            Form::NotSupported => {
+                self.piece_failed(key, Errno::NotSupported);
+                Outcome::Gone
+            }
+            form => {
+                let key = self.cut(key, form, &offer);
+                self.put_on_lane(key, slot, form, &offer);
+                Outcome::Gone
+            }
+        }
+    }
+
+    /// Cuts a piece to what the path takes at once; the rest is queued behind it.
+    fn cut(&mut self, key: Key, form: Form, offer: &Offer) -> Key {
+        let piece = self.pieces.get(key);
+        let limit = limit_of(piece, form, offer);
+        if piece.len <= limit {
+            return key;
+        }
+        let head = if piece.copies > 0 { self.replace(key) } else { key };
+        let piece = self.pieces.get_mut(head);
+        let tail = Piece {
+            offset: piece.offset + limit,
+            len: piece.len - limit,
+            at: piece.at + limit,
+            queued: false,
+            state: PieceState::Queued,
+            copies: 0,
+            landed: None,
+            quarantine: None,
+            ..*piece
+        };
+        piece.len = limit;
+        let Some(request) = piece.request else { panic!("a piece without a request was sent") };
+        let tail = self.pieces.insert(tail);
+        self.pieces.get_mut(head).next = Some(tail);
+        self.requests.get_mut(request).pieces_open += 1;
+        self.enqueue(tail, true);
+        head
+    }
+
+    /// A piece whose earlier copy is open must keep its range, so a new one of the
+    /// same content takes its place in the request and is cut instead.
+    fn replace(&mut self, key: Key) -> Key {
+        let piece = self.pieces.get_mut(key);
+        let Some(request) = piece.request.take() else { panic!("a piece without a request was sent") };
+        let fresh = Piece { request: Some(request), copies: 0, queued: false, ..*piece };
+        piece.payload = None;
+        piece.state = PieceState::Done;
+        let (start, end, write) = (piece.offset, piece.end(), piece.is_write_like());
+        let fresh = self.pieces.insert(fresh);
+        if let (true, Some(range)) = (write, self.requests.get(request).range) {
+            let quarantine = self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key));
+            self.pieces.get_mut(key).quarantine = Some(quarantine);
+        }
+        self.relink(request, key, fresh);
+        fresh
+    }
+
+    fn relink(&mut self, request: Key, old: Key, fresh: Key) {
+        let entry = self.requests.get_mut(request);
+        if entry.first_piece == Some(old) {
+            entry.first_piece = Some(fresh);
+            return;
+        }
+        let mut at = entry.first_piece;
+        while let Some(piece) = at {
+            at = self.pieces.get(piece).next;
+            if at == Some(old) {
+                self.pieces.get_mut(piece).next = Some(fresh);
+                return;
+            }
+        }
+        panic!("a piece is not in its request's list");
+    }
+
+    fn put_on_lane(&mut self, key: Key, slot: u16, form: Form, offer: &Offer) {
+        let through = self.active.write_through;
+        let piece = self.pieces.get(key);
+        let write = piece.is_write_like();
+        let wants_fua = write && (through || piece.flags.contains(CommandFlags::FUA));
+        let native_fua = offer.flags.contains(TransmissionFlags::SEND_FUA);
+        let (command, data) = match (form, piece.command) {
+            (Form::ZeroesAsWrite, _) => (Command::Write, SendData::Zeroes),
+            (_, Command::Write) => {
+                let Some(buffer) = piece.payload else { panic!("a write without its payload was sent") };
+                (Command::Write, SendData::Buffer { buffer, at: piece.at })
+            }
+            (_, Command::Read | Command::BlockStatus) => (piece.command, SendData::Land),
+            (_, command) => (command, SendData::None),
+        };
+        let mut flags = piece.flags.without(CommandFlags::FUA);
+        if form == Form::ZeroesAsWrite {
+            flags = flags.without(CommandFlags::NO_HOLE).without(CommandFlags::FAST_ZERO);
+        }
+        if wants_fua && native_fua {
+            flags = flags.with(CommandFlags::FUA);
+        }
+        let (offset, len) = (
+            piece.offset,
+            if piece.command == Command::BlockStatus { piece.len.min(STATUS_BYTES_MAX) } else { piece.len },
+        );
+        let used =
+            Use::Piece { piece: key, flush_after: wants_fua && !native_fua, flushing: false, moved: false };
+        let lane = self.lane_at(slot).id;
+        self.transmit(key, slot, used, Action::Send { lane, cookie: 0, command, flags, offset, len, data });
+    }
+
+    /// Takes a slot and emits the `Send`.
+    pub(crate) fn transmit(&mut self, key: Key, slot: u16, used: Use, mut send: Action) {
+        let now = self.now;
+        let Action::Send { cookie, command, flags, len, .. } = &mut send else {
+            panic!("only requests are sent")
+        };
+        let piece = self.pieces.get(key);
+        let write = piece.is_write_like();
+        let command_is_flush = *command == Command::Flush;
+        let payload_bytes = if *command == Command::Write { *len } else { 0 };
+        let mark = match piece.kind {
+            Kind::Flush { domain } => self.domains[domain].acked,
+            Kind::Io => 0,
+        };
+        let lane = self.lane_at_mut(slot);
+        let path = lane.path;
+        *cookie = lane.take(now, used, *len, write, payload_bytes);
+        let Some(index) = lane.find(*cookie) else { unreachable!("just taken") };
+        lane.slot_mut(index).flush_mark = mark;
+        lane.slot_mut(index).patient = command_is_flush;
+        lane.slot_mut(index).durable = write && flags.contains(CommandFlags::FUA);
+        self.paths[path].last_used = now;
+        self.set_piece_state(key, PieceState::InFlight);
+        let piece = self.pieces.get_mut(key);
+        piece.copies += 1;
+        if let Some(request) = piece.request {
+            self.requests.get_mut(request).started = true;
+        }
+        self.next_tick = self.next_tick.min(now + crate::health::TICK);
+        self.act(send);
+    }
+
+    /// Moves a piece between states; keeps the count of discards in flight.
+    pub(crate) fn set_piece_state(&mut self, key: Key, state: PieceState) {
+        let piece = self.pieces.get_mut(key);
+        let discard = matches!(piece.command, Command::Trim | Command::WriteZeroes);
+        let before = piece.state == PieceState::InFlight;
+        let after = state == PieceState::InFlight;
+        piece.state = state;
+        match (discard, before, after) {
+            (true, false, true) => self.discards_in_flight += 1,
+            (true, true, false) => self.discards_in_flight -= 1,
+            _ => {}
+        }
+    }
+}
+
+fn queue_of<'a>(queues: &'a mut crate::engine::Queues, piece: &Piece) -> &'a mut VecDeque<Key> {
+    match (piece.kind, piece.command) {
+        (Kind::Flush { .. }, _) => &mut queues.flushes,
+        (_, Command::Write) => &mut queues.writes,
+        (_, Command::Trim | Command::WriteZeroes) => &mut queues.discards,
+        _ => &mut queues.reads,
+    }
+}
+
+fn form_of(piece: &Piece, offer: &Offer) -> Form {
+    let can = |flag| offer.flags.contains(flag);
+    match piece.command {
+        Command::WriteZeroes if piece.flags.contains(CommandFlags::FAST_ZERO) => {
+            if can(TransmissionFlags::SEND_FAST_ZERO) { Form::Native } else { Form::NotSupported }
+        }
+        Command::WriteZeroes if !can(TransmissionFlags::SEND_WRITE_ZEROES) => Form::ZeroesAsWrite,
+        Command::Trim if !can(TransmissionFlags::SEND_TRIM) => Form::Nothing,
+        Command::Cache if !can(TransmissionFlags::SEND_CACHE) => Form::Nothing,
+        Command::BlockStatus if !offer.block_status => Form::Nothing,
+        _ => Form::Native,
+    }
+}
+
+fn limit_of(piece: &Piece, form: Form, offer: &Offer) -> u64 {
+    let block = u64::from(offer.min_block_bytes.max(1));
+    let payload = (u64::from(offer.max_payload_bytes) / block * block).max(block);
+    match (piece.command, form) {
+        (Command::Read | Command::Write, _) | (_, Form::ZeroesAsWrite) => payload.min(PIECE_BYTES_MAX),
+        (Command::BlockStatus, _) => u64::MAX,
+        _ => PIECE_BYTES_MAX,
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copies in doubt: the frame left this process whole, its connection is gone,
+//! no reply came. The storage may have executed it, may do so later, or never
+//! (semantics 2.1).
+//!
+//! A doubt counts as a copy of its piece. While it stands, the piece's range is
+//! locked: by the request as long as that is open, afterwards by a quarantine.
+//! What ends it:
+//!
+//! | evidence | rule |
+//! |---|---|
+//! | a reply on the old connection (a zombie lane: not a doubt yet) | 2.3 |
+//! | EOF after our DISC from a server that drains | 2.3 |
+//! | `quiesce` after our kernel could send no more, if `unproven = "assume"` | W4, an assumption |
+//!
+//! With `unproven = "hold"` no timer ends it. A release by the timer that
+//! somebody was waiting for is reported, because it was not proven.
+
+use alloc::format;
+
+use program::{Nanos, Unproven};
+
+use crate::engine::Engine;
+use crate::slab::Key;
+
+/// See the module header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    pub(crate) piece: Key,
+    pub(crate) path: usize,
+    /// When it is assumed to be over; `None`: never without proof.
+    pub(crate) expires: Option<Nanos>,
+}
+
+impl Engine {
+    /// A whole frame of a write-like piece was on a connection that is gone.
+    pub(crate) fn doubt(&mut self, piece: Key, path: usize) {
+        let expires = match self.program.unproven {
+            Unproven::Assume => Some(self.now + self.program.quiesce),
+            Unproven::Hold => None,
+        };
+        self.doubts.push(Doubt { piece, path, expires });
+    }
+
+    pub(crate) fn expire_doubts(&mut self) {
+        let mut at = 0;
+        while at < self.doubts.len() {
+            let doubt = self.doubts[at];
+            if doubt.expires.is_some_and(|expires| expires <= self.now) {
+                self.doubts.swap_remove(at);
+                self.report_unproven(doubt);
+                self.end_copy(doubt.piece);
+            } else {
+                at += 1;
+            }
+        }
+        self.after_proof();
+    }
+
+    fn end_copy(&mut self, piece: Key) {
+        self.pieces.get_mut(piece).copies -= 1;
+        self.copy_settled(piece);
+    }
+
+    fn report_unproven(&mut self, doubt: Doubt) {
+        let piece = self.pieces.get(doubt.piece);
+        let awaited = piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range));
+        if !awaited {
+            return;
+        }
+        let text = format!(
+            "a write of {} bytes at {} was sent on this path and never answered; a newer write over it goes on after {} ms without proof that the old one is finished",
+            piece.len,
+            piece.offset,
+            self.program.quiesce / program::MILLISECOND
+        );
+        self.event("quarantine_unproven", Some(doubt.path), "W4", text);
+    }
+
+    pub(crate) fn next_doubt_expiry(&self) -> Option<Nanos> {
+        self.doubts.iter().filter_map(|doubt| doubt.expires).min()
+    }
+
+    /// Whether anything sent on this path may still be executed.
+    pub(crate) fn path_has_open_copies(&self, path: usize) -> bool {
+        self.doubts.iter().any(|doubt| doubt.path == path)
+            || self.paths[path].lanes.iter().any(|&slot| self.lane_at(slot).in_flight > 0)
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The engine itself: what it holds, and which part handles which event.
+//!
+//! | file | concern | rules |
+//! |---|---|---|
+//! | `accept` | host requests and sessions | W8 |
+//! | `dispatch` | which path, which lane, cutting | 3.4 |
+//! | `complete` | replies, retries, answers | W2, W3, W7, W14 |
+//! | `doubt` | copies whose fate is open | W4, W5, W13 |
+//! | `flush` | cache domains | F1-F4, F10 |
+//! | `lanes` | opening, losing, giving up | W1, 3.5 |
+//! | `verify` | same device? | 3.8 |
+//! | `health` | canaries, silence, age, the timer | W15, W16 |
+//! | `active` | which paths carry I/O | W18, W20, 3.4 |
+//! | `geometry` | what hosts are told | F11, 3.3 |
+//! | `reload` | a changed program, operator's commands | |
+//! | `status` | snapshot | |
+//! | `check` | invariants | |
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use policies::{Candidate, Failback, Selector};
+use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
+
+use crate::active::Active;
+use crate::doubt::Doubt;
+use crate::flush::Domain;
+use crate::lane::Lane;
+use crate::path::Path;
+use crate::ranges::{Holder, RangeTable};
+use crate::request::{Piece, Request};
+use crate::slab::{Key, Slab};
+use crate::verify::Identity;
+use crate::{Action, Event, SessionId};
+
+/// Counters shown in status.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) errors: u64,
+    pub(crate) resent: u64,
+}
+
+/// Pieces that wait for a lane, in order of acceptance within each queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    pub(crate) reads: VecDeque<Key>,
+    pub(crate) writes: VecDeque<Key>,
+    /// TRIM and WRITE_ZEROES: at most two in flight per device (W6).
+    pub(crate) discards: VecDeque<Key>,
+    pub(crate) flushes: VecDeque<Key>,
+}
+
+/// One host session, as the engine sees it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) in_flight: u32,
+    /// A FLUSH failed since this session was last told: its next one fails too.
+    pub(crate) flush_error: bool,
+}
+
+/// The state machine of one device. See the crate header.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) program: DeviceProgram,
+    pub(crate) now: Nanos,
+    /// State of the deterministic draws that jitter needs.
+    pub(crate) draws: u64,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) requests: Slab<Request>,
+    pub(crate) pieces: Slab<Piece>,
+    pub(crate) ranges: RangeTable,
+    pub(crate) queues: Queues,
+    pub(crate) order: u64,
+    pub(crate) discards_in_flight: u32,
+    pub(crate) paths: Vec<Path>,
+    pub(crate) lanes: Vec<Option<Lane>>,
+    /// Incarnations of the lane slots.
+    pub(crate) lane_generations: Vec<u32>,
+    pub(crate) doubts: Vec<Doubt>,
+    pub(crate) domains: Vec<Domain>,
+    pub(crate) active: Active,
+    pub(crate) selector: Selector,
+    pub(crate) failback: Failback,
+    pub(crate) geometry: Option<Geometry>,
+    pub(crate) identity: Identity,
+    /// Since when no path is usable.
+    pub(crate) held_since: Option<Nanos>,
+    /// The hold is over: requests fail at once until a path is back.
+    pub(crate) failed: bool,
+    pub(crate) stopping: bool,
+    /// `None` before the first.
+    pub(crate) last_request: Option<Nanos>,
+    pub(crate) next_tick: Nanos,
+    pub(crate) counters: Counters,
+    /// Scratch space, kept to avoid allocation.
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidate_paths: Vec<usize>,
+    pub(crate) granted: Vec<Holder>,
+}
+
+impl Engine {
+    /// A device with no lane yet. The first call of [`Engine::handle`] opens them.
+    ///
+    /// `seed` feeds jitter only; equal seeds and events give equal actions.
+    pub fn new(program: &DeviceProgram, seed: u64, now: Nanos) -> Self {
+        let mut engine = Self {
+            program: program.clone(),
+            now,
+            draws: seed,
+            actions: VecDeque::new(),
+            sessions: Vec::new(),
+            requests: Slab::new(),
+            pieces: Slab::new(),
+            ranges: RangeTable::new(),
+            queues: Queues::default(),
+            order: 0,
+            discards_in_flight: 0,
+            paths: Vec::new(),
+            lanes: Vec::new(),
+            lane_generations: Vec::new(),
+            doubts: Vec::new(),
+            domains: Vec::new(),
+            active: Active::default(),
+            selector: Selector::new(selector_kind(program.selector)),
+            failback: Failback::new(crate::reload::failback_when(program.failback)),
+            geometry: program.recorded.as_ref().map(|recorded| recorded.geometry),
+            identity: Identity::new(program),
+            held_since: Some(now),
+            failed: false,
+            stopping: false,
+            last_request: None,
+            next_tick: now,
+            counters: Counters::default(),
+            candidates: Vec::new(),
+            candidate_paths: Vec::new(),
+            granted: Vec::new(),
+        };
+        for index in 0..engine.program.paths.len() {
+            engine.add_path(index);
+        }
+        if let Some(geometry) = engine.geometry {
+            engine.actions.push_back(Action::Offer(geometry));
+        }
+        engine.open_lanes();
+        engine
+    }
+
+    /// Takes one event; `now` never goes back.
+    pub fn handle(&mut self, now: Nanos, event: Event) {
+        assert!(now >= self.now, "time went back from {} to {now}", self.now);
+        self.now = now;
+        match event {
+            Event::SessionOpened(session) => self.session_opened(session),
+            Event::SessionClosed { session, clean } => self.session_closed(session, clean),
+            Event::Request(request) => self.accept(request),
+            Event::LaneOpened { lane, offer } => self.lane_opened(lane, offer),
+            Event::LaneDown { lane, fault, sent_bytes } => self.lane_down(lane, &fault, sent_bytes),
+            Event::LaneSent { lane, sent_bytes } => self.lane_sent(lane, sent_bytes),
+            Event::LaneActive(lane) => self.lane_active(lane),
+            Event::Reply { lane, cookie, result, data, digest } => {
+                self.reply(lane, cookie, result, data, digest);
+            }
+            Event::Tcp { lane, sample } => self.tcp_sample(lane, sample),
+            Event::Timer => self.timer(),
+            Event::Program(program) => self.reload(program),
+            Event::Path { path, command } => self.path_command(path, command),
+            Event::Shutdown => self.shutdown(),
+        }
+        self.dispatch();
+    }
+
+    /// The next thing to do; call until `None` after each batch of events.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// No host request is accepted and unanswered.
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// What hosts are told; `None` while nothing is known of the device.
+    pub fn geometry(&self) -> Option<Geometry> {
+        self.geometry
+    }
+
+    /// A draw for jitter and phases (SplitMix64): deterministic by the seed.
+    pub(crate) fn draw(&mut self) -> u64 {
+        self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.draws;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        name: &'static str,
+        path: Option<usize>,
+        rule: &'static str,
+        text: String,
+    ) {
+        let path = path.map(|path| self.paths[path].program.name.clone());
+        self.act(Action::Report(ReportKind::Event { name, path, rule, text }));
+    }
+}
+
+pub(crate) fn selector_kind(kind: SelectorKind) -> policies::selector::Kind {
+    match kind {
+        SelectorKind::RoundRobin => policies::selector::Kind::RoundRobin,
+        SelectorKind::QueueDepth => policies::selector::Kind::QueueDepth,
+        SelectorKind::ServiceTime => policies::selector::Kind::ServiceTime,
+        SelectorKind::Latency => policies::selector::Kind::Latency,
+    }
+}

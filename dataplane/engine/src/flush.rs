@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! FLUSH over cache domains (rules F1-F4, F10).
+//!
+//! A *domain* is the set of paths whose servers share one volatile cache: one
+//! path, unless `same_cache` joins several. Per domain two counters are kept:
+//! writes acknowledged through it, and how many of them a FLUSH has covered. A
+//! FLUSH sent now covers every write answered before now, so the mark is taken
+//! when it is sent. A host FLUSH is answered when every domain that held an
+//! uncovered write at its arrival has flushed; never on a subset.
+//!
+//! Nothing dirty is no reason to answer without asking the storage: what an
+//! earlier process wrote may still be in its cache, so one FLUSH is always sent
+//! (F10).
+//!
+//! Acknowledged writes are not retained yet: a domain that was lost with
+//! uncovered writes may have lost them, and the protocol cannot tell (semantics
+//! 0.2). The FLUSH waits until that domain is back, is sent there, and
+//! the event `cache_unproven` says what its success assumes.
+
+use alloc::format;
+use alloc::string::String;
+
+use nbd::{Command, CommandFlags, Errno};
+use program::PathProgram;
+
+use crate::engine::Engine;
+use crate::lane::{Lane, LaneState, Use};
+use crate::path::Admin;
+use crate::request::Kind;
+use crate::slab::Key;
+use crate::{Action, Close, LaneId, SendData, SessionId};
+
+/// Any domain will do.
+const ANY: usize = usize::MAX;
+
+/// One volatile cache.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    /// `same_cache`, if declared.
+    name: Option<String>,
+    /// Writes answered through it that did not carry FUA.
+    pub(crate) acked: u64,
+    /// Of those, covered by a FLUSH.
+    pub(crate) flushed: u64,
+    /// All its connections were gone at once while something was uncovered.
+    lost: bool,
+}
+
+impl Engine {
+    /// The domain of a path; made on first use.
+    pub(crate) fn domain_for(&mut self, path: &PathProgram) -> usize {
+        let shared = path.same_cache.as_ref();
+        let found = self.domains.iter().position(|domain| shared.is_some() && domain.name.as_ref() == shared);
+        found.unwrap_or_else(|| {
+            self.domains.push(Domain { name: shared.cloned(), acked: 0, flushed: 0, lost: false });
+            self.domains.len() - 1
+        })
+    }
+
+    /// One FLUSH piece per dirty domain, or one to anywhere.
+    pub(crate) fn start_flush(&mut self, request: Key) {
+        let mut any = true;
+        for domain in 0..self.domains.len() {
+            if self.domains[domain].acked > self.domains[domain].flushed {
+                any = false;
+                self.add_piece(request, Kind::Flush { domain });
+            }
+        }
+        if any {
+            self.add_piece(request, Kind::Flush { domain: ANY });
+        }
+    }
+
+    /// Sends the flushes whose domain can be reached.
+    pub(crate) fn dispatch_flushes(&mut self) {
+        for _ in 0..self.queues.flushes.len() {
+            let Some(key) = self.queues.flushes.pop_front() else { return };
+            self.pieces.get_mut(key).queued = false;
+            if self.pieces.get(key).state == crate::request::PieceState::Done {
+                self.forget_piece(key);
+            } else if !self.send_flush(key) {
+                self.enqueue(key, false);
+            }
+        }
+    }
+
+    fn send_flush(&mut self, key: Key) -> bool {
+        let Kind::Flush { domain } = self.pieces.get(key).kind else {
+            panic!("not a flush in the flush queue")
+        };
+        let Some(slot) = self.flush_lane(domain) else { return false };
+        let path = self.lane_at(slot).path;
+        self.pieces.get_mut(key).kind = Kind::Flush { domain: self.paths[path].domain };
+        let used = Use::Piece { piece: key, flush_after: false, flushing: false, moved: false };
+        let send = Action::Send {
+            lane: self.lane_at(slot).id,
+            cookie: 0,
+            command: Command::Flush,
+            flags: CommandFlags::empty(),
+            offset: 0,
+            len: 0,
+            data: SendData::None,
+        };
+        self.transmit(key, slot, used, send);
+        true
+    }
+
+    /// A lane into the domain, of the paths in use if there is one; a lane that is
+    /// being drained will do, for what it wrote is there.
+    fn flush_lane(&self, domain: usize) -> Option<u16> {
+        let fits = |path: usize| domain == ANY || self.paths[path].domain == domain;
+        let in_use = self.active.writers.iter().copied().filter(|&path| fits(path));
+        let others = (0..self.paths.len()).filter(|&path| fits(path) && self.paths[path].usable);
+        let draining = || {
+            let usable =
+                |lane: &&Lane| lane.state == LaneState::Draining && lane.has_spare() && fits(lane.path);
+            self.lanes.iter().flatten().find(usable).map(|lane| lane.id.slot)
+        };
+        in_use.chain(others).find_map(|path| self.lane_of(path)).or_else(draining)
+    }
+
+    /// A FLUSH failed. Every session is told once, as the kernel tells every open
+    /// file once: what it wrote may be what was lost.
+    pub(crate) fn flush_failed(&mut self, key: Key, path: usize) {
+        let told = self.pieces.get(key).request.map(|request| self.requests.get(request).host.session);
+        for session in &mut self.sessions {
+            session.flush_error |= Some(session.id) != told;
+        }
+        let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
+        self.event("flush_failed", Some(path), "F9", text.into());
+        self.piece_failed(key, Errno::Io);
+    }
+
+    /// Whether this session has still to be told of a failed FLUSH; tells it.
+    pub(crate) fn owes_flush_error(&mut self, id: SessionId) -> bool {
+        let session = self.sessions.iter_mut().find(|session| session.id == id);
+        session.is_some_and(|session| core::mem::take(&mut session.flush_error))
+    }
+
+    /// A lane that nothing is issued on any more is empty: flush what it wrote, close it.
+    pub(crate) fn finish_drain(&mut self, slot: u16) {
+        let lane = self.lane_at(slot);
+        let domain = &self.domains[self.paths[lane.path].domain];
+        let (mark, dirty) = (domain.acked, domain.acked > domain.flushed);
+        if !dirty || lane.drain_flushed {
+            self.close(slot, Close::Disconnect);
+            return;
+        }
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        lane.drain_flushed = true;
+        let cookie = lane.take(now, Use::DrainFlush, 0, false, 0);
+        let Some(index) = lane.find(cookie) else { unreachable!("just taken") };
+        lane.slot_mut(index).flush_mark = mark;
+        lane.slot_mut(index).patient = true;
+        let (flags, data) = (CommandFlags::empty(), SendData::None);
+        let lane = lane.id;
+        self.next_tick = self.next_tick.min(now + crate::health::TICK);
+        self.act(Action::Send { lane, cookie, command: Command::Flush, flags, offset: 0, len: 0, data });
+    }
+
+    pub(crate) fn drain_flush_reply(&mut self, id: LaneId, mark: u64, result: Result<(), Errno>) {
+        let path = self.lane_mut(id).path;
+        if result.is_ok() {
+            self.flushed(self.paths[path].domain, mark);
+        } else {
+            let text = "FLUSH before the path was given up failed: writes acknowledged before it may be lost";
+            self.event("flush_failed", Some(path), "F9", text.into());
+            for session in &mut self.sessions {
+                session.flush_error = true;
+            }
+        }
+    }
+
+    /// A removed path's last lane is gone with something uncovered: no FLUSH can
+    /// reach it any more, and waiting for it would be waiting for ever.
+    pub(crate) fn abandon_domain(&mut self, path: usize) {
+        let domain = self.paths[path].domain;
+        let shared =
+            self.paths.iter().enumerate().any(|(other, entry)| {
+                other != path && entry.domain == domain && entry.admin != Admin::Removed
+            });
+        let entry = &mut self.domains[domain];
+        if shared || entry.acked <= entry.flushed {
+            return;
+        }
+        entry.flushed = entry.acked;
+        entry.lost = false;
+        let text = "the path was removed from the configuration before its acknowledged writes could be flushed; whether they are durable is up to its server";
+        self.event("cache_unproven", Some(path), "F2", text.into());
+    }
+
+    /// A FLUSH of `domain` that covers `mark` writes was answered well.
+    pub(crate) fn flushed(&mut self, domain: usize, mark: u64) {
+        let entry = &mut self.domains[domain];
+        entry.flushed = entry.flushed.max(mark);
+        if !core::mem::take(&mut entry.lost) {
+            return;
+        }
+        let path = self.paths.iter().position(|path| path.domain == domain);
+        let text = format!(
+            "every connection to this storage was lost while {mark} writes were acknowledged and not all flushed; the FLUSH just answered assumes that the server kept its cache"
+        );
+        self.event("cache_unproven", path, "F6", text);
+    }
+
+    /// Called when a lane of `path` is gone.
+    pub(crate) fn domain_lost_lane(&mut self, path: usize) {
+        let domain = self.paths[path].domain;
+        let alive = self.lanes.iter().flatten().any(|lane| {
+            self.paths[lane.path].domain == domain
+                && matches!(lane.state, LaneState::Up | LaneState::Draining)
+        });
+        let entry = &mut self.domains[domain];
+        if !alive && entry.acked > entry.flushed {
+            entry.lost = true;
+        }
+    }
+}

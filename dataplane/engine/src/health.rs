@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Is a lane well? Canaries, silence, request age; and the timer (rules W15, W16).
+//!
+//! Lane silence and request age are two things. A lane without a byte for 100 ms
+//! is looked at through the kernel: an unacknowledged link is *silent* and is
+//! aborted after a second; its requests move at once. A request past its age
+//! moves by itself and makes the lane *suspect*: nothing new is issued on it while
+//! a sibling is usable, but it stays open, for its late reply is worth more than a
+//! closed socket. Only if it stays suspect for [`GIVE_UP`] it becomes a zombie and
+//! the path connects anew. The last usable path is given four times as long, and
+//! then it is shown as down but used all the same: there is nowhere to go.
+//!
+//! Work in flight is looked at every [`TICK`]; an idle device has no tick, only
+//! its next canary.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use nbd::Errno;
+use program::{MILLISECOND, Nanos, NoPath, SECOND};
+
+use crate::complete::STRIKES;
+use crate::engine::Engine;
+use crate::lane::{Cause, LaneState, Suspicion, Use};
+use crate::path::Admin;
+use crate::request::RequestState;
+use crate::slab::Key;
+use crate::{Action, Close, LaneId};
+
+/// How often lanes with work in flight are looked at.
+pub(crate) const TICK: Nanos = 25 * MILLISECOND;
+/// Without a byte for this long the kernel is asked (W16).
+const QUIET: Nanos = 100 * MILLISECOND;
+/// At most this often.
+const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
+/// A silent link is aborted after this long (W1).
+const SILENT_ABORT: Nanos = SECOND;
+/// A suspect lane that stays without an answer this long is given up.
+const GIVE_UP: Nanos = 2 * SECOND;
+/// A device is busy while its last request is younger.
+const BUSY: Nanos = 10 * SECOND;
+/// Patience with the last usable path.
+const LAST_PATH_FACTOR: Nanos = 4;
+/// Between two attempts on a path that answered EIO while no other is there.
+const ASK_AGAIN: Nanos = SECOND;
+/// Between two canaries of a path on probation.
+const PROBATION_CANARY: Nanos = 100 * MILLISECOND;
+
+impl Engine {
+    pub(crate) fn timer(&mut self) {
+        self.expire_doubts();
+        self.check_probation();
+        if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
+            self.regroup();
+        }
+        self.open_lanes();
+        self.send_canaries();
+        if self.next_tick <= self.now {
+            self.tick();
+        }
+        self.check_hold();
+    }
+
+    /// When [`crate::Event::Timer`] is due next; `None` if nothing is.
+    ///
+    /// Looks at every lane: call it once per turn, not per event.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let reconnects = (0..self.paths.len())
+            .filter(|&path| self.is_short_of_lanes(path))
+            .map(|path| self.paths[path].reconnect_at);
+        let probation = self.paths.iter().filter_map(|path| path.probation.as_ref()?.next_deadline());
+        let canaries = self.lanes.iter().flatten().filter_map(|lane| self.canary_due(lane.id.slot));
+        let graces = self.paths.iter().filter_map(|path| self.grace_end(path));
+        reconnects
+            .chain(probation)
+            .chain(canaries)
+            .chain(graces)
+            .chain(self.needs_tick().then_some(self.next_tick))
+            .chain(self.next_doubt_expiry())
+            .chain(self.failback.next_deadline())
+            .chain(self.hold_end())
+            .chain(self.next_verify().map(|due| due.max(self.next_tick)))
+            .min()
+    }
+
+    fn is_short_of_lanes(&self, index: usize) -> bool {
+        let path = &self.paths[index];
+        let live = path.lanes.iter().filter(|&&slot| {
+            !matches!(self.lane_at(slot).state, LaneState::Zombie | LaneState::Closing | LaneState::Draining)
+        });
+        !self.stopping && path.admin == Admin::In && live.count() == 0
+    }
+
+    fn grace_end(&self, path: &crate::path::Path) -> Option<Nanos> {
+        let out = path.admin == Admin::Failed && !path.lanes.is_empty();
+        (out && path.reconnect_at > self.now).then_some(path.reconnect_at)
+    }
+
+    fn needs_tick(&self) -> bool {
+        !self.requests.is_empty()
+            || self.lanes.iter().flatten().any(|lane| !lane.is_empty() || lane.suspicion.is_some())
+            || self.identity_waits()
+    }
+
+    /// A host asked for something lately.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.last_request.is_some_and(|last| self.now < last + BUSY)
+    }
+
+    fn identity_waits(&self) -> bool {
+        self.is_busy() && self.lanes.iter().flatten().any(|lane| lane.state == LaneState::Unproven)
+    }
+
+    fn tick(&mut self) {
+        self.next_tick = self.now + TICK;
+        for slot in 0..self.lanes.len() {
+            if self.lanes[slot].is_some() {
+                self.check_lane(slot as u16);
+            }
+        }
+        self.verify_tick();
+        self.check_waiting();
+    }
+
+    fn check_lane(&mut self, slot: u16) {
+        let lane = self.lane_at(slot);
+        match lane.state {
+            LaneState::Up => {
+                self.check_silence(slot);
+                self.check_age(slot);
+                self.check_suspicion(slot);
+            }
+            LaneState::Draining if lane.is_empty() => self.finish_drain(slot),
+            LaneState::Draining => {
+                self.check_silence(slot);
+                self.check_draining(slot);
+            }
+            LaneState::Zombie => self.check_zombie(slot),
+            LaneState::Verifying => self.check_silence(slot),
+            LaneState::Opening | LaneState::Unproven | LaneState::Closing => {}
+        }
+    }
+
+    fn check_silence(&mut self, slot: u16) {
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        let quiet = now - lane.last_active >= QUIET && now - lane.last_sample >= SAMPLE_INTERVAL;
+        if lane.is_empty() || !quiet || lane.offer().local {
+            return;
+        }
+        // Silence counts from when something was sent, not from the last idle moment.
+        let oldest = lane.oldest().map_or(now, |index| lane.slot(index).sent_at);
+        if now - oldest < QUIET {
+            return;
+        }
+        lane.last_sample = now;
+        let id = lane.id;
+        self.act(Action::SampleTcp(id));
+    }
+
+    fn check_age(&mut self, slot: u16) {
+        let lane = self.lane_at(slot);
+        let now = self.now;
+        let patience = if self.is_last(slot) { LAST_PATH_FACTOR } else { 1 };
+        let canary_deadline = self.program.canary.deadline * patience;
+        let canary_late = lane.canary_sent.is_some_and(|sent| sent + canary_deadline <= now);
+        let overdue = self.overdue(slot);
+        if let Some((write, age)) = overdue {
+            let what = if write { "write" } else { "read" };
+            let text = format!("a {what} is unanswered for {} ms; the connection stands", age / MILLISECOND);
+            self.suspect(slot, Cause::Overdue, text);
+        } else if canary_late {
+            let text = format!("a canary read is unanswered for {} ms", canary_deadline / MILLISECOND);
+            self.suspect(slot, Cause::CanaryOverdue, text);
+        }
+    }
+
+    /// No other lane is trusted.
+    fn is_last(&self, slot: u16) -> bool {
+        let path = self.lane_at(slot).path;
+        let sibling = |&other: &u16| other != slot && self.lane_at(other).is_trusted();
+        !self.has_sibling(path) && !self.paths[path].lanes.iter().any(sibling)
+    }
+
+    /// The first request past its age (W15): whether it writes, and how old it is.
+    fn overdue(&self, slot: u16) -> Option<(bool, Nanos)> {
+        let now = self.now;
+        let last = self.is_last(slot);
+        self.lane_at(slot).in_order().find_map(|(_, entry)| {
+            let base = if entry.write { self.program.deadline.write } else { self.program.deadline.read };
+            let due = entry.sent_at + policies::request_deadline(base, entry.ahead + entry.len, last);
+            let counts = matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient;
+            (counts && due <= now).then_some((entry.write, now - entry.sent_at))
+        })
+    }
+
+    /// Steers away from a lane; moves what is on it as far as the evidence goes.
+    pub(crate) fn suspect(&mut self, slot: u16, cause: Cause, text: String) {
+        let now = self.now;
+        let lane = self.lane_at(slot);
+        if lane.state != LaneState::Up {
+            return;
+        }
+        let path = lane.path;
+        let last = self.is_last(slot);
+        let before = lane.suspicion;
+        let since = before.map_or(now, |suspicion| suspicion.since);
+        let cause = match before {
+            Some(Suspicion { cause: Cause::LinkSilent, .. }) => Cause::LinkSilent,
+            _ => cause,
+        };
+        self.lane_at_mut(slot).suspicion = Some(Suspicion { since, cause });
+        if before.is_none() {
+            let rule = if cause == Cause::LinkSilent { "W16" } else { "W15" };
+            self.paths[path].explain(rule, text);
+            self.paths[path].errors += 1;
+            self.regroup();
+        }
+        if last {
+            // Nowhere to go: it is shown, and used all the same (W15).
+            return;
+        }
+        let (read, write) = (self.program.deadline.read, self.program.deadline.write);
+        self.move_pieces(slot, |entry| {
+            // Reads may move at any suspicion (W2). A write moves when its lane is
+            // silent or when it is itself overdue (W15); its range stays locked.
+            let base = if entry.write { write } else { read };
+            let due = policies::request_deadline(base, entry.ahead + entry.len, false);
+            !entry.write || cause == Cause::LinkSilent || now - entry.sent_at >= due
+        });
+    }
+
+    fn check_suspicion(&mut self, slot: u16) {
+        let Some(suspicion) = self.lane_at(slot).suspicion else { return };
+        let lasted = self.now - suspicion.since;
+        match suspicion.cause {
+            Cause::LinkSilent if lasted >= SILENT_ABORT && !self.active.last_resort => {
+                let path = self.lane_at(slot).path;
+                self.paths[path].failed_before = true;
+                self.close(slot, Close::Abort);
+            }
+            Cause::Overdue | Cause::CanaryOverdue if lasted >= GIVE_UP && !self.active.last_resort => {
+                self.give_up(slot);
+            }
+            _ => {}
+        }
+    }
+
+    /// A drained path's lanes may finish; a failed one's only for a moment.
+    fn check_draining(&mut self, slot: u16) {
+        let index = self.lane_at(slot).path;
+        if self.paths[index].admin == Admin::Failed && self.paths[index].reconnect_at <= self.now {
+            self.close(slot, Close::Abort);
+        } else if self.overdue(slot).is_some() && self.has_sibling(index) {
+            self.give_up(slot);
+        }
+    }
+
+    /// W13: as long as its peer acknowledges, a zombie's writes are known alive;
+    /// that ends with the hold.
+    fn check_zombie(&mut self, slot: u16) {
+        let lane = self.lane_at(slot);
+        let hold = match self.program.no_path {
+            NoPath::Hold(hold) => hold,
+            NoPath::Fail => self.program.quiesce,
+            NoPath::Forever => Nanos::MAX,
+        };
+        let oldest = lane.oldest().map_or(0, |index| lane.slot(index).sent_at);
+        if self.now - oldest >= hold {
+            self.close(slot, Close::Abort);
+        }
+    }
+
+    fn check_probation(&mut self) {
+        let mut changed = false;
+        for path in &mut self.paths {
+            if path.probation.as_ref().is_some_and(|probation| probation.done(self.now)) {
+                path.probation = None;
+                changed = true;
+            }
+        }
+        if changed {
+            self.regroup();
+        }
+    }
+
+    fn canary_due(&self, slot: u16) -> Option<Nanos> {
+        let lane = self.lane_at(slot);
+        if lane.state != LaneState::Up || lane.canary_sent.is_some() || self.stopping {
+            return None;
+        }
+        let path = &self.paths[lane.path];
+        let waits_for_canaries =
+            path.sick || path.probation.as_ref().is_some_and(|probation| probation.share_ppm(self.now) == 0);
+        if waits_for_canaries {
+            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY };
+            return Some(lane.last_canary + pace);
+        }
+        let regular = path.canary.next_due(lane.last_reply, self.is_busy());
+        // W16: with work in flight and not a byte for 100 ms, a read tells whether
+        // the server or only that request is slow.
+        let quiet = lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + QUIET);
+        Some(quiet.map_or(regular, |quiet| quiet.min(regular)))
+    }
+
+    fn send_canaries(&mut self) {
+        let slots = || (0..self.lanes.len() as u16).filter(|&slot| self.lanes[slot as usize].is_some());
+        if !slots().filter_map(|slot| self.canary_due(slot)).any(|due| due <= self.now) {
+            return;
+        }
+        // An idle device is woken once for all its lanes.
+        let early = if self.is_busy() { 0 } else { self.program.canary.idle / 8 };
+        for slot in 0..self.lanes.len() as u16 {
+            let due = self.lanes[slot as usize].as_ref().and_then(|_| self.canary_due(slot));
+            if due.is_none_or(|due| due > self.now + early) {
+                continue;
+            }
+            if !self.lane_at(slot).has_spare() {
+                continue;
+            }
+            let now = self.now;
+            let block = u64::from(self.lane_at(slot).offer().min_block_bytes.max(512));
+            let len = block.min(self.lane_at(slot).offer().size_bytes);
+            let lane = self.lane_at_mut(slot);
+            lane.canary_sent = Some(now);
+            lane.last_canary = now;
+            let path = lane.path;
+            self.paths[path].canary.on_sent(now);
+            if len > 0 {
+                self.internal_read(slot, Use::Canary, 0, len);
+            }
+        }
+    }
+
+    pub(crate) fn canary_reply(&mut self, id: LaneId, result: Result<(), Errno>) {
+        let now = self.now;
+        let lane = self.lane_mut(id);
+        lane.canary_sent = None;
+        let index = lane.path;
+        let path = &mut self.paths[index];
+        let good = result.is_ok();
+        if !good {
+            path.errors += 1;
+            path.strikes = path.strikes.saturating_add(1);
+        } else if !path.sick {
+            path.strikes = 0;
+        }
+        if path.strikes >= STRIKES && !path.sick && self.has_sibling(index) {
+            let text = format!("{STRIKES} canary reads in a row were answered with an error");
+            self.sicken(index, text);
+        }
+        let path = &mut self.paths[index];
+        let before = path.probation.as_ref().map(|probation| probation.share_ppm(now));
+        if path.sick && path.probation.is_none() {
+            path.probation = Some(policies::Probation::start(now));
+        }
+        if let Some(probation) = path.probation.as_mut() {
+            probation.on_canary(now, good);
+            if path.sick && probation.share_ppm(now) > 0 {
+                path.sick = false;
+                path.strikes = 0;
+                path.explain("probation", String::from("canaries are good again: a small share first"));
+            }
+        }
+        let after = path.probation.as_ref().map(|probation| probation.share_ppm(now));
+        if before != after {
+            self.regroup();
+        }
+    }
+
+    fn hold_end(&self) -> Option<Nanos> {
+        match (self.held_since, self.program.no_path) {
+            (Some(since), NoPath::Hold(hold)) if !self.failed => Some(since + hold),
+            _ => None,
+        }
+    }
+
+    fn check_hold(&mut self) {
+        let over = self.hold_end().is_some_and(|end| end <= self.now);
+        let at_once = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
+        if !over && !at_once {
+            return;
+        }
+        if over {
+            self.failed = true;
+            self.event(
+                "hold_over",
+                None,
+                "3.7",
+                String::from("no path came back within the hold: requests fail with EIO until one does"),
+            );
+            // Also what is on lanes that do not answer: there are no others.
+            let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
+            for key in all {
+                self.fail_request(key, Errno::Io);
+            }
+            return;
+        }
+        self.fail_unstarted();
+    }
+
+    /// Fails every request that waits: for a path, for a range, for a domain.
+    pub(crate) fn fail_unstarted(&mut self) {
+        let waiting: Vec<Key> =
+            self.requests.iter().map(|(key, _)| key).filter(|&key| self.waits(key)).collect();
+        let errno = self.held_errno();
+        for key in waiting {
+            self.fail_request(key, errno);
+        }
+    }
+
+    /// Nothing of it is on a live lane.
+    fn waits(&self, key: Key) -> bool {
+        let request = self.requests.get(key);
+        if request.state == RequestState::Blocked {
+            return true;
+        }
+        let mut next = request.first_piece;
+        let mut queued = false;
+        while let Some(piece) = next {
+            let piece = self.pieces.get(piece);
+            queued |= piece.queued && piece.state != crate::request::PieceState::Done;
+            next = piece.next;
+        }
+        queued
+    }
+
+    /// Requests that waited too long for something other than a path: a
+    /// quarantine (W13), a cache domain (F2), a second opinion on an EIO.
+    fn check_waiting(&mut self) {
+        let now = self.now;
+        let hold = match self.program.no_path {
+            NoPath::Hold(hold) => hold,
+            NoPath::Fail => 0,
+            NoPath::Forever => Nanos::MAX,
+        };
+        let due: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(key, request)| {
+                let flush = request.host.command == nbd::Command::Flush;
+                let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
+                (blocked || (flush && self.waits(*key))) && now - request.accepted >= hold
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in due {
+            self.fail_request(key, Errno::Io);
+        }
+        self.believe_parked();
+    }
+
+    fn believe_parked(&mut self) {
+        let now = self.now;
+        let due: Vec<Key> = self
+            .active
+            .parked
+            .iter()
+            .copied()
+            .filter(|&key| self.pieces.get(key).believe_at.is_some_and(|at| at <= now))
+            .collect();
+        for key in due {
+            self.active.parked.retain(|&parked| parked != key);
+            self.pieces.get_mut(key).queued = false;
+            if self.pieces.get(key).state == crate::request::PieceState::Done {
+                self.forget_piece(key);
+            } else {
+                self.piece_failed(key, Errno::Io);
+            }
+        }
+        self.ask_again();
+    }
+
+    /// The other paths are away, and the one that answered EIO may have been
+    /// mended: until the EIO is believed it is asked again every [`ASK_AGAIN`].
+    fn ask_again(&mut self) {
+        if self.active.parked.is_empty() || self.now < self.active.ask_again {
+            return;
+        }
+        self.active.ask_again = self.now + ASK_AGAIN;
+        for &key in &self.active.parked {
+            self.pieces.get_mut(key).refused_by = 0;
+        }
+        self.unpark();
+    }
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One connection of one path and what is in flight on it.
+//!
+//! ```text
+//!  OpenLane        LaneOpened            identity proven
+//! ---------> Opening -------> Verifying ----------------> Up <--> suspect (W15, W16)
+//!               |                |  \ blank volume         | |
+//!               |                |   --> Unproven ---------+ | given up, replies may come
+//!               |                | other data                v
+//!               v                v                        Zombie (W1)
+//!            LaneDown <------ Closing <----------------------+  all copies settled
+//! ```
+//!
+//! The lane knows how much of what it queued has left the process: a frame that
+//! ends past that mark was never sent or was cut and can never execute, a whole
+//! one is in doubt until it is answered (semantics 2.1).
+//!
+//! Requests in flight are slots of a fixed table; the wire cookie is the slot's
+//! number and its incarnation, so a cookie never comes twice on one connection.
+//! Slots are also linked in the order of sending, so the oldest is at the head.
+
+use alloc::vec::Vec;
+
+use program::Nanos;
+
+use crate::slab::Key;
+use crate::verify::Verify;
+use crate::{LaneId, Offer};
+
+/// Slots kept free for what is not host I/O: canaries, identity reads, FLUSH.
+pub(crate) const SPARE_SLOTS: usize = 16;
+
+/// See the diagram in the module header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaneState {
+    /// Connecting and shaking hands.
+    Opening,
+    /// Identity is being checked; carries nothing of a host.
+    Verifying,
+    /// Identity cannot be proven on a blank volume; carries nothing of a host.
+    Unproven,
+    /// Carries I/O.
+    Up,
+    /// Nothing new is issued; closed when empty.
+    Draining,
+    /// Given up, kept open for late replies.
+    Zombie,
+    /// Close has been asked for.
+    Closing,
+}
+
+/// Why a lane is avoided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Suspicion {
+    pub(crate) since: Nanos,
+    pub(crate) cause: Cause,
+}
+
+/// Evidence behind a suspicion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Sent bytes are not acknowledged (W16).
+    LinkSilent,
+    /// A request is overdue (W15).
+    Overdue,
+    /// A canary is overdue.
+    CanaryOverdue,
+}
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Free.
+    Free,
+    /// A copy of a piece. `flush_after`: FUA is emulated and the FLUSH is still to come;
+    /// `flushing`: this is that FLUSH.
+    Piece {
+        /// Which.
+        piece: Key,
+        /// Emulated FUA: a FLUSH on this lane must follow.
+        flush_after: bool,
+        /// Emulated FUA: this is the FLUSH.
+        flushing: bool,
+        /// The piece was given to another lane as well.
+        moved: bool,
+    },
+    /// A probe read.
+    Canary,
+    /// Identity: read of the lane `of`'s current sample, by the candidate itself
+    /// or by a reference lane.
+    Verify {
+        /// Slot of the lane that is checked.
+        of: u16,
+        /// Its generation.
+        generation: u32,
+        /// Which round of reads; a reply of an older round counts no more.
+        round: u32,
+        /// This read goes through the reference.
+        reference: bool,
+    },
+    /// FLUSH before a drained lane is closed, so that nothing acknowledged stays behind.
+    DrainFlush,
+    /// Reads a sample for the identity record.
+    Sample {
+        /// Index into the known samples.
+        index: usize,
+        /// Writes to it when it was sent; a later write makes the digest stale.
+        writes: u32,
+    },
+}
+
+/// One request in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) used: Use,
+    pub(crate) generation: u32,
+    pub(crate) len: u64,
+    pub(crate) write: bool,
+    pub(crate) sent_at: Nanos,
+    /// Bytes queued on the lane and unanswered when it was sent.
+    pub(crate) ahead: u64,
+    pub(crate) frame_end: u64,
+    /// Cache domain's acknowledged count when a FLUSH was sent.
+    pub(crate) flush_mark: u64,
+    /// A write that carries FUA: durable once answered.
+    pub(crate) durable: bool,
+    /// A FLUSH: may take as long as the storage needs, so its age says nothing.
+    pub(crate) patient: bool,
+    previous: u16,
+    next: u16,
+}
+
+const NONE: u16 = u16::MAX;
+
+const FREE_SLOT: Slot = Slot {
+    used: Use::Free,
+    generation: 0,
+    len: 0,
+    write: false,
+    sent_at: 0,
+    ahead: 0,
+    frame_end: 0,
+    flush_mark: 0,
+    durable: false,
+    patient: false,
+    previous: NONE,
+    next: NONE,
+};
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    /// Index into the engine's paths.
+    pub(crate) path: usize,
+    pub(crate) state: LaneState,
+    pub(crate) suspicion: Option<Suspicion>,
+    pub(crate) offer: Option<Offer>,
+    pub(crate) verify: Option<Verify>,
+    pub(crate) opened_at: Nanos,
+    pub(crate) last_reply: Nanos,
+    /// Last byte either way that proves the peer alive.
+    pub(crate) last_active: Nanos,
+    pub(crate) last_sample: Nanos,
+    pub(crate) canary_sent: Option<Nanos>,
+    /// When the last canary was sent, answered or not.
+    pub(crate) last_canary: Nanos,
+    /// The FLUSH of a drained lane was sent.
+    pub(crate) drain_flushed: bool,
+    /// Requests in flight, host pieces only.
+    pub(crate) in_flight: u32,
+    /// Bytes of those.
+    pub(crate) in_flight_bytes: u64,
+    /// Bytes of the transmission phase queued so far.
+    pub(crate) queued_bytes: u64,
+    /// Of those, accepted by our kernel.
+    pub(crate) sent_bytes: u64,
+    /// Bytes in the kernel's send queue when last sampled; `None` before that.
+    pub(crate) outq_bytes: Option<u32>,
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+    oldest: u16,
+    newest: u16,
+    used: u32,
+}
+
+impl Lane {
+    pub(crate) fn new(id: LaneId, path: usize, in_flight_max: u32, now: Nanos) -> Self {
+        let slots = in_flight_max as usize + SPARE_SLOTS;
+        assert!(slots < NONE as usize, "the in-flight cap is limited by the configuration");
+        Self {
+            id,
+            path,
+            state: LaneState::Opening,
+            suspicion: None,
+            offer: None,
+            verify: None,
+            opened_at: now,
+            last_reply: now,
+            last_active: now,
+            last_sample: 0,
+            canary_sent: None,
+            last_canary: 0,
+            drain_flushed: false,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            queued_bytes: 0,
+            sent_bytes: 0,
+            outq_bytes: None,
+            slots: alloc::vec![FREE_SLOT; slots],
+            free: (0..slots as u16).rev().collect(),
+            oldest: NONE,
+            newest: NONE,
+            used: 0,
+        }
+    }
+
+    /// What the server offered.
+    pub(crate) fn offer(&self) -> &Offer {
+        let Some(offer) = self.offer.as_ref() else {
+            panic!("asked for the offer of a lane that was never opened")
+        };
+        offer
+    }
+
+    /// May carry host I/O, suspect or not.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == LaneState::Up
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.state == LaneState::Up && self.suspicion.is_none()
+    }
+
+    /// A slot for host I/O is free, with the spare ones kept back.
+    pub(crate) fn has_room(&self) -> bool {
+        self.free.len() > SPARE_SLOTS
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Takes a slot for a frame of `frame_bytes`; returns its cookie.
+    pub(crate) fn take(&mut self, now: Nanos, used: Use, len: u64, write: bool, frame_bytes: u64) -> u64 {
+        let Some(index) = self.free.pop() else { panic!("a lane without a free slot was chosen") };
+        let extended = self.offer().extended;
+        self.queued_bytes += frame_bytes + if extended { 32 } else { 28 };
+        let slot = &mut self.slots[index as usize];
+        let generation = slot.generation.wrapping_add(1);
+        *slot = Slot {
+            used,
+            generation,
+            len,
+            write,
+            sent_at: now,
+            ahead: self.in_flight_bytes,
+            frame_end: self.queued_bytes,
+            flush_mark: 0,
+            durable: false,
+            patient: false,
+            previous: self.newest,
+            next: NONE,
+        };
+        if self.newest == NONE {
+            self.oldest = index;
+        } else {
+            self.slots[self.newest as usize].next = index;
+        }
+        self.newest = index;
+        self.used += 1;
+        if matches!(used, Use::Piece { .. }) {
+            self.in_flight += 1;
+            self.in_flight_bytes += len;
+        }
+        (u64::from(generation) << 16) | u64::from(index)
+    }
+
+    /// The slot a reply's cookie names; `None` if there is none in flight.
+    pub(crate) fn find(&self, cookie: u64) -> Option<u16> {
+        let index = (cookie & 0xffff) as u16;
+        let slot = self.slots.get(index as usize)?;
+        let matches = slot.used != Use::Free && u64::from(slot.generation) == cookie >> 16;
+        matches.then_some(index)
+    }
+
+    pub(crate) fn slot(&self, index: u16) -> &Slot {
+        &self.slots[index as usize]
+    }
+
+    pub(crate) fn slot_mut(&mut self, index: u16) -> &mut Slot {
+        &mut self.slots[index as usize]
+    }
+
+    /// Frees a slot and returns what it was.
+    pub(crate) fn settle(&mut self, index: u16) -> Slot {
+        let slot = self.slots[index as usize];
+        assert!(slot.used != Use::Free, "a slot was settled twice");
+        match slot.previous {
+            NONE => self.oldest = slot.next,
+            previous => self.slots[previous as usize].next = slot.next,
+        }
+        match slot.next {
+            NONE => self.newest = slot.previous,
+            next => self.slots[next as usize].previous = slot.previous,
+        }
+        self.slots[index as usize] = Slot { generation: slot.generation, ..FREE_SLOT };
+        self.free.push(index);
+        self.used -= 1;
+        if matches!(slot.used, Use::Piece { .. }) {
+            self.in_flight -= 1;
+            self.in_flight_bytes -= slot.len;
+        }
+        slot
+    }
+
+    /// Slots in use, oldest first.
+    pub(crate) fn in_order(&self) -> InOrder<'_> {
+        InOrder { lane: self, at: self.oldest }
+    }
+
+    /// Oldest slot in use.
+    pub(crate) fn oldest(&self) -> Option<u16> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+}
+
+/// Iterator over a lane's slots in use, oldest first.
+pub(crate) struct InOrder<'a> {
+    lane: &'a Lane,
+    at: u16,
+}
+
+impl<'a> Iterator for InOrder<'a> {
+    type Item = (u16, &'a Slot);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == NONE {
+            return None;
+        }
+        let index = self.at;
+        let slot = &self.lane.slots[index as usize];
+        self.at = slot.next;
+        Some((index, slot))
+    }
+}

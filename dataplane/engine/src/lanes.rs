@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lanes open, break, are given up (design 3.5; rule W1).
+//!
+//! Giving a lane up and closing it are two things. A lane whose server only
+//! stopped answering is kept as a *zombie*: nothing is issued on it, its late
+//! replies are the only proof that its writes are over. It is closed when no
+//! write is left on it. A lane whose link is silent is aborted, because bytes in
+//! our own send queue could still go out later.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use nbd::Errno;
+use policies::Probation;
+use program::{MILLISECOND, Nanos, NoPath, SECOND};
+
+use crate::engine::Engine;
+use crate::lane::{Cause, Lane, LaneState, Slot, Use};
+use crate::path::Admin;
+use crate::request::{Kind, PieceState};
+use crate::{Action, Close, LaneFault, LaneId, Offer, TcpSample};
+
+/// A server that was turned away is asked again after this long.
+const REFUSED_RETRY: Nanos = 10 * SECOND;
+/// Old connections kept per path.
+const ZOMBIES_MAX: usize = 2;
+/// `path fail`: how long requests in flight may still be answered.
+pub(crate) const FAIL_GRACE: Nanos = 500 * MILLISECOND;
+
+impl Engine {
+    pub(crate) fn lane_at(&self, slot: u16) -> &Lane {
+        let Some(lane) = self.lanes[slot as usize].as_ref() else { panic!("no lane in slot {slot}") };
+        lane
+    }
+
+    pub(crate) fn lane_at_mut(&mut self, slot: u16) -> &mut Lane {
+        let Some(lane) = self.lanes[slot as usize].as_mut() else { panic!("no lane in slot {slot}") };
+        lane
+    }
+
+    /// The lane an event names. The driver delivers nothing of a lane that is
+    /// down, so a miss is a bug.
+    pub(crate) fn lane_mut(&mut self, id: LaneId) -> &mut Lane {
+        let lane = self.lane_at_mut(id.slot);
+        assert_eq!(lane.id, id, "an event of a lane that is gone");
+        lane
+    }
+
+    /// The lane if it is still there.
+    pub(crate) fn lane_if(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.get(id.slot as usize).and_then(Option::as_ref).filter(|lane| lane.id == id)
+    }
+
+    /// Opens what is missing and due.
+    pub(crate) fn open_lanes(&mut self) {
+        if self.stopping {
+            return;
+        }
+        for path in 0..self.paths.len() {
+            while self.wants_lane(path) {
+                self.open_lane(path);
+            }
+        }
+    }
+
+    fn wants_lane(&self, index: usize) -> bool {
+        let path = &self.paths[index];
+        let live = path
+            .lanes
+            .iter()
+            .filter(|&&slot| {
+                !matches!(
+                    self.lane_at(slot).state,
+                    LaneState::Zombie | LaneState::Closing | LaneState::Draining
+                )
+            })
+            .count();
+        // The first lane tells whether the server is there and right; only then the others.
+        let wanted = if path.proven && live > 0 { self.lanes_wanted(index) } else { 1 };
+        path.admin == Admin::In && path.reconnect_at <= self.now && live < wanted
+    }
+
+    fn open_lane(&mut self, index: usize) {
+        let slot = self.lanes.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.lanes.push(None);
+            self.lane_generations.push(0);
+            self.lanes.len() - 1
+        });
+        self.lane_generations[slot] += 1;
+        let id = LaneId { slot: slot as u16, generation: self.lane_generations[slot] };
+        let path = &mut self.paths[index];
+        self.lanes[slot] = Some(Lane::new(id, index, path.program.in_flight, self.now));
+        path.lanes.push(slot as u16);
+        let portal = path.portal;
+        let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
+        self.act(Action::OpenLane { lane: id, path: program_index, portal });
+    }
+
+    pub(crate) fn lane_opened(&mut self, id: LaneId, offer: Offer) {
+        let now = self.now;
+        let lane = self.lane_mut(id);
+        lane.offer = Some(offer);
+        lane.last_reply = now;
+        lane.last_active = now;
+        let path = lane.path;
+        if lane.state != LaneState::Opening {
+            return;
+        }
+        if let Err(reason) = self.judge_offer(path, &offer) {
+            self.refuse(id.slot, "3.3", reason);
+            return;
+        }
+        self.paths[path].offer = Some(offer);
+        self.begin_verify(id.slot);
+    }
+
+    /// Turns a server away, with the reason for `status`.
+    pub(crate) fn refuse(&mut self, slot: u16, rule: &'static str, reason: String) {
+        let index = self.lane_at(slot).path;
+        let retry = self.now + REFUSED_RETRY;
+        let path = &mut self.paths[index];
+        path.errors += 1;
+        path.proven = false;
+        path.explain(rule, reason.clone());
+        path.refusal = Some(reason);
+        path.reconnect_at = retry;
+        let lanes = path.lanes.clone();
+        // What one lane learned holds for the path: none of its lanes carries on.
+        for slot in lanes {
+            if self.lane_at(slot).state != LaneState::Zombie {
+                self.close(slot, Close::Abort);
+            }
+        }
+        self.regroup();
+    }
+
+    /// Identity is proven: the lane carries I/O from now on.
+    pub(crate) fn lane_accepted(&mut self, slot: u16) {
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        lane.state = LaneState::Up;
+        let (index, offer) = (lane.path, *lane.offer());
+        let returning = self.paths[index].failed_before && !self.paths[index].usable;
+        let path = &mut self.paths[index];
+        path.proven = true;
+        path.refusal = None;
+        path.backoff.reset();
+        if returning {
+            path.failed_before = false;
+            path.probation = Some(Probation::start(now));
+            path.explain(
+                "probation",
+                String::from("back after a failure: canaries first, then a small share"),
+            );
+        }
+        self.learn_geometry(index, &offer);
+        self.regroup();
+        self.open_lanes();
+    }
+
+    pub(crate) fn lane_sent(&mut self, id: LaneId, sent_bytes: u64) {
+        let lane = self.lane_mut(id);
+        assert!(
+            sent_bytes >= lane.sent_bytes && sent_bytes <= lane.queued_bytes,
+            "sent bytes are out of range"
+        );
+        lane.sent_bytes = sent_bytes;
+    }
+
+    pub(crate) fn lane_active(&mut self, id: LaneId) {
+        let now = self.now;
+        self.lane_mut(id).last_active = now;
+    }
+
+    /// A reply came: suspicion is over; a zombie or draining lane may be done.
+    pub(crate) fn lane_answered(&mut self, id: LaneId) {
+        let Some(lane) = self.lane_if(id) else { return };
+        match lane.state {
+            LaneState::Up if lane.suspicion.is_some() => {
+                self.lane_at_mut(id.slot).suspicion = None;
+                self.regroup();
+            }
+            LaneState::Zombie => {
+                let proven = !lane.in_order().any(|(_, slot)| slot.write);
+                if proven {
+                    self.close(id.slot, Close::Abort);
+                }
+            }
+            LaneState::Draining if lane.is_empty() => self.finish_drain(id.slot),
+            _ => {}
+        }
+        if self.active.waiting_for.is_some() {
+            self.after_proof();
+        }
+    }
+
+    /// The server says it is leaving (ESHUTDOWN): finish what it has, then go.
+    pub(crate) fn lane_leaves(&mut self, id: LaneId) {
+        let Some(lane) = self.lane_if(id) else { return };
+        if lane.state != LaneState::Up {
+            return;
+        }
+        let path = lane.path;
+        self.lane_at_mut(id.slot).state = LaneState::Draining;
+        self.paths[path].failed_before = true;
+        self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
+        self.regroup();
+    }
+
+    /// Asks the driver to end a lane; `LaneDown` follows.
+    pub(crate) fn close(&mut self, slot: u16, how: Close) {
+        let lane = self.lane_at_mut(slot);
+        if lane.state == LaneState::Closing {
+            return;
+        }
+        lane.state = LaneState::Closing;
+        let lane = lane.id;
+        self.act(Action::CloseLane { lane, how });
+    }
+
+    pub(crate) fn lane_down(&mut self, id: LaneId, fault: &LaneFault, sent_bytes: u64) {
+        self.lane_sent(id, sent_bytes);
+        let Some(lane) = self.lanes[id.slot as usize].take() else { panic!("a lane went down twice") };
+        let index = lane.path;
+        self.paths[index].lanes.retain(|&slot| slot != id.slot);
+        self.drop_verify(&lane);
+        self.note_fault(&lane, fault);
+        let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
+        // Newest first, so that the oldest ends at the head of the queue.
+        for slot in slots.iter().rev() {
+            self.slot_lost(&lane, slot, sent_bytes);
+        }
+        self.domain_lost_lane(index);
+        self.forget_removed(index);
+        self.regroup();
+        self.after_proof();
+        self.open_lanes();
+    }
+
+    /// Why, and when to try again.
+    fn note_fault(&mut self, lane: &Lane, fault: &LaneFault) {
+        let index = lane.path;
+        let draw = self.draw();
+        let now = self.now;
+        let path = &mut self.paths[index];
+        let carried = matches!(lane.state, LaneState::Up | LaneState::Draining);
+        if matches!(lane.state, LaneState::Zombie) {
+            return;
+        }
+        if carried || lane.state == LaneState::Verifying {
+            path.failed_before = true;
+        }
+        if path.admin != Admin::In {
+            return;
+        }
+        if path.refusal.is_some() {
+            // Asked again at a steady pace; the refusal stands until then.
+            path.reconnect_at = now + REFUSED_RETRY;
+            return;
+        }
+        if *fault == LaneFault::ByUs {
+            // Why is known already.
+            path.reconnect_at = now + path.backoff.next_delay(draw);
+            return;
+        }
+        path.errors += 1;
+        path.explain("3.5", describe(fault));
+        if lane.state == LaneState::Opening && path.portals() > 1 {
+            path.portal = (path.portal + 1) % path.portals();
+            if path.portal != 0 {
+                path.reconnect_at = now;
+                return;
+            }
+        }
+        path.reconnect_at = now + path.backoff.next_delay(draw);
+    }
+
+    /// What a frame on a lost connection means for its request.
+    fn slot_lost(&mut self, lane: &Lane, slot: &Slot, sent_bytes: u64) {
+        match slot.used {
+            Use::Free => panic!("a free slot was in flight"),
+            Use::Piece { piece, flushing, moved, .. } => {
+                let whole = slot.frame_end <= sent_bytes;
+                let local = lane.offer.is_some_and(|offer| offer.local);
+                if whole && slot.write && !flushing && !local {
+                    self.doubt(piece, lane.path);
+                } else {
+                    self.pieces.get_mut(piece).copies -= 1;
+                }
+                if self.pieces.get(piece).state == PieceState::Done {
+                    self.copy_settled(piece);
+                } else if !moved {
+                    self.requeue(piece);
+                }
+            }
+            Use::Canary | Use::DrainFlush => {}
+            Use::Verify { of, generation, round, .. } => {
+                self.verify_read_lost(LaneId { slot: of, generation }, round);
+            }
+            Use::Sample { .. } => self.identity.sampling = false,
+        }
+    }
+
+    /// Stops issuing on a lane but keeps it for late replies (W1).
+    pub(crate) fn give_up(&mut self, slot: u16) {
+        let lane = self.lane_at_mut(slot);
+        lane.state = LaneState::Zombie;
+        let (id, index, queue_empty) = (lane.id, lane.path, lane.outq_bytes == Some(0));
+        self.act(Action::QuietLane(id));
+        if queue_empty {
+            // The timer would kill the only proof; with bytes still queued it must stay.
+            self.act(Action::UserTimeout { lane: id, enable: false });
+        }
+        self.move_pieces(slot, |_| true);
+        let now = self.now;
+        let draw = self.draw();
+        let path = &mut self.paths[index];
+        path.failed_before = true;
+        path.errors += 1;
+        path.reconnect_at = now + path.backoff.next_delay(draw);
+        self.limit_zombies(index);
+        if !self.lane_at(slot).in_order().any(|(_, slot)| slot.write) {
+            self.close(slot, Close::Abort);
+        }
+        self.regroup();
+        self.open_lanes();
+    }
+
+    fn limit_zombies(&mut self, index: usize) {
+        let zombies: Vec<u16> = self.paths[index]
+            .lanes
+            .iter()
+            .copied()
+            .filter(|&slot| self.lane_at(slot).state == LaneState::Zombie)
+            .collect();
+        if zombies.len() > ZOMBIES_MAX
+            && let Some(&oldest) = zombies.iter().min_by_key(|&&slot| self.lane_at(slot).opened_at)
+        {
+            self.close(oldest, Close::Abort);
+        }
+    }
+
+    /// Gives pieces in flight on a lane to others; their copies there stay open.
+    pub(crate) fn move_pieces(&mut self, slot: u16, which: impl Fn(&Slot) -> bool) {
+        let mut moving: Vec<u16> = self
+            .lane_at(slot)
+            .in_order()
+            .filter(|(_, s)| matches!(s.used, Use::Piece { moved: false, .. }) && which(s))
+            .map(|(index, _)| index)
+            .collect();
+        // Newest first: the oldest ends at the head of the queue.
+        moving.reverse();
+        for index in moving {
+            let Use::Piece { piece, flush_after, flushing, .. } = self.lane_at(slot).slot(index).used else {
+                continue;
+            };
+            let flush = matches!(self.pieces.get(piece).kind, Kind::Flush { .. });
+            if flush && self.lane_at(slot).is_up() {
+                // Its domain is here: nowhere else would it mean the same (F2).
+                continue;
+            }
+            self.lane_at_mut(slot).slot_mut(index).used =
+                Use::Piece { piece, flush_after, flushing, moved: true };
+            if self.pieces.get(piece).state != PieceState::Done {
+                self.requeue(piece);
+            }
+        }
+    }
+
+    /// Evidence from the kernel (W16).
+    pub(crate) fn tcp_sample(&mut self, id: LaneId, sample: TcpSample) {
+        let now = self.now;
+        let evidence = policies::TcpEvidence {
+            unacked: sample.unacked,
+            notsent_bytes: sample.notsent_bytes,
+            last_ack_ms: sample.last_ack_ms,
+            rto_us: sample.rto_us,
+        };
+        let lane = self.lane_mut(id);
+        lane.outq_bytes = Some(sample.outq_bytes);
+        // The last ACK may be older than what is owed one: the link was just idle, or
+        // a request was acknowledged long ago and only its reply is missing. An ACK is
+        // owed since the first request that was sent after the last ACK.
+        let last_ack = now.saturating_sub(Nanos::from(sample.last_ack_ms) * MILLISECOND);
+        let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
+        let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
+        let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
+        let silent = policies::silence::judge(&evidence) == policies::Silence::LinkSilent;
+        if silent && now > lane.last_active {
+            self.suspect(id.slot, Cause::LinkSilent, format!("the link is silent: {sample}"));
+        }
+    }
+
+    pub(crate) fn shutdown(&mut self) {
+        self.stopping = true;
+        self.fail_unstarted();
+        for path in 0..self.paths.len() {
+            self.drain(path);
+        }
+    }
+
+    /// What a request is told that will not be carried out. ESHUTDOWN is for the
+    /// driver: it closes the session without an answer, so that the host re-sends
+    /// to whoever serves next; a host never sees it (design 3.3).
+    pub(crate) fn held_errno(&self) -> Errno {
+        if self.stopping { Errno::Shutdown } else { Errno::Io }
+    }
+
+    /// Whether new requests fail at once.
+    pub(crate) fn must_fail_now(&self) -> bool {
+        let no_path = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
+        self.stopping || self.failed || no_path
+    }
+}
+
+fn describe(fault: &LaneFault) -> String {
+    match fault {
+        LaneFault::Refused(text) => format!("connection refused: {text}"),
+        LaneFault::Unreachable(text) => format!("unreachable: {text}"),
+        LaneFault::Reset(text) => format!("connection reset: {text}"),
+        LaneFault::Closed => "the server closed the connection".to_string(),
+        LaneFault::HandshakeTimeout => "the handshake did not end in time".to_string(),
+        LaneFault::Rejected(text) => format!("the server turned the export away: {text}"),
+        LaneFault::Protocol(text) => format!("the server broke the protocol: {text}"),
+        LaneFault::ByUs => "closed by us".to_string(),
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The pure state machine of one device.
+//!
+//! Events and the time go in by [`Engine::handle`]; actions come out by
+//! [`Engine::next_action`]. No socket, clock, randomness, thread or lock: the
+//! same code runs in production, in the simulator and under fuzzing. The contract
+//! with the driver is in `ARCHITECTURE.md`; the map of the parts is in the header
+//! of `engine.rs`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod accept;
+mod action;
+mod active;
+mod check;
+mod complete;
+mod dispatch;
+mod doubt;
+mod engine;
+mod event;
+mod flush;
+mod geometry;
+mod health;
+mod ids;
+mod lane;
+mod lanes;
+mod path;
+mod ranges;
+mod reload;
+mod request;
+mod slab;
+mod status;
+mod verify;
+
+pub use action::{Action, Close, SendData};
+pub use engine::Engine;
+pub use event::{Digest, Event, HostRequest, LaneFault, Offer, TcpSample};
+pub use ids::{BufferId, LaneId, RequestTag, SessionId};

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One path: configuration, lanes, health and counters.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use policies::{Backoff, Canary, Latency, Probation};
+use program::{Access, Nanos, PathProgram, PathState};
+
+use crate::Offer;
+
+/// What the operator said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admin {
+    /// Use it.
+    In,
+    /// `path fail`: out, as if it had failed.
+    Failed,
+    /// `path drain`: out, what was in flight was let finish.
+    Drained,
+    /// No longer in the configuration; kept until its lanes are gone.
+    Removed,
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) program: PathProgram,
+    /// Index into the running program's paths; `None` once removed.
+    pub(crate) program_index: Option<usize>,
+    pub(crate) admin: Admin,
+    /// Index of its cache domain (rule F1).
+    pub(crate) domain: usize,
+    /// Slots of all its lanes, zombies included.
+    pub(crate) lanes: Vec<u16>,
+    pub(crate) backoff: Backoff,
+    /// When the next lane may be opened.
+    pub(crate) reconnect_at: Nanos,
+    /// Portal to try next.
+    pub(crate) portal: usize,
+    /// Last offer that was accepted.
+    pub(crate) offer: Option<Offer>,
+    /// Why the server was turned away, until it is asked again.
+    pub(crate) refusal: Option<String>,
+    /// Identity was proven on some lane in this run.
+    pub(crate) proven: bool,
+    /// Out because its storage answers errors that others do not; canaries decide.
+    pub(crate) sick: bool,
+    /// EIO answers in a row that another path did not confirm.
+    pub(crate) strikes: u8,
+    /// It failed since it was last in full use: comes back on probation.
+    pub(crate) failed_before: bool,
+    pub(crate) probation: Option<Probation>,
+    pub(crate) canary: Canary,
+    pub(crate) latency: Latency,
+    pub(crate) last_used: Nanos,
+    /// Since when it is usable; meaningless while it is not.
+    pub(crate) usable_since: Nanos,
+    pub(crate) usable: bool,
+    /// It was usable once in this run.
+    pub(crate) was_usable: bool,
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) bytes: u64,
+    pub(crate) errors: u64,
+    /// As last reported.
+    pub(crate) state: PathState,
+    pub(crate) access: Access,
+    /// What was last seen, for an operator; empty when all is well.
+    pub(crate) reason: String,
+    pub(crate) rule: &'static str,
+}
+
+impl Path {
+    pub(crate) fn new(program: PathProgram, index: usize, domain: usize, canary: Canary) -> Self {
+        Self {
+            program,
+            program_index: Some(index),
+            admin: Admin::In,
+            domain,
+            lanes: Vec::new(),
+            backoff: Backoff::new(),
+            reconnect_at: 0,
+            portal: 0,
+            offer: None,
+            refusal: None,
+            proven: false,
+            sick: false,
+            strikes: 0,
+            failed_before: false,
+            probation: None,
+            canary,
+            latency: Latency::new(),
+            last_used: 0,
+            usable_since: 0,
+            usable: false,
+            was_usable: false,
+            reads: 0,
+            writes: 0,
+            bytes: 0,
+            errors: 0,
+            state: PathState::Down,
+            access: Access::Unavailable,
+            reason: String::from("not connected yet"),
+            rule: "start",
+        }
+    }
+
+    pub(crate) fn portals(&self) -> usize {
+        match &self.program.target {
+            program::Target::Nbd { portals, .. } => portals.len().max(1),
+            program::Target::File { .. } | program::Target::Memory { .. } => 1,
+        }
+    }
+
+    /// May be written through.
+    pub(crate) fn writable(&self) -> bool {
+        let server_allows =
+            self.offer.is_none_or(|offer| !offer.flags.contains(nbd::TransmissionFlags::READ_ONLY));
+        server_allows && !self.program.read_only
+    }
+
+    /// Notes what was seen; reported with the next change of state.
+    pub(crate) fn explain(&mut self, rule: &'static str, reason: String) {
+        self.rule = rule;
+        self.reason = reason;
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A changed program, and what an operator says of a path.
+//!
+//! Paths are told apart by name. One whose target is unchanged keeps its lanes;
+//! a changed or removed one is drained and its lanes closed when they are empty.
+//! An entry stays in the engine's table until its last lane is gone, because
+//! copies in doubt and late replies name it.
+
+use alloc::string::String;
+
+use policies::{Canary, failback::When};
+use program::{DeviceProgram, Failback, PathCommand, PathProgram};
+
+use crate::Close;
+use crate::engine::{Engine, selector_kind};
+use crate::lane::LaneState;
+use crate::lanes::FAIL_GRACE;
+use crate::path::{Admin, Path};
+
+pub(crate) fn failback_when(failback: Failback) -> When {
+    match failback {
+        Failback::Immediate => When::Immediate,
+        Failback::After(time) => When::After(time),
+        Failback::Manual => When::Manual,
+    }
+}
+
+impl Engine {
+    /// Makes the path of `program.paths[index]`.
+    pub(crate) fn add_path(&mut self, index: usize) {
+        let program = self.program.paths[index].clone();
+        let domain = self.domain_for(&program);
+        let draw = self.draw();
+        let canary = Canary::new(self.program.canary.interval, self.program.canary.idle, draw);
+        self.paths.push(Path::new(program, index, domain, canary));
+    }
+
+    pub(crate) fn reload(&mut self, program: DeviceProgram) {
+        self.selector.set_kind(selector_kind(program.selector));
+        self.failback.set_when(failback_when(program.failback));
+        self.identity.declared = program.identity.is_some();
+        self.program = program;
+        for path in &mut self.paths {
+            path.program_index = None;
+            path.canary.set_times(self.program.canary.interval, self.program.canary.idle);
+        }
+        for index in 0..self.program.paths.len() {
+            self.reload_path(index);
+        }
+        for path in 0..self.paths.len() {
+            if self.paths[path].program_index.is_none() {
+                self.paths[path].admin = Admin::Removed;
+                self.drain(path);
+            }
+        }
+        self.regroup();
+        self.open_lanes();
+    }
+
+    fn reload_path(&mut self, index: usize) {
+        let new = self.program.paths[index].clone();
+        let kept = self
+            .paths
+            .iter()
+            .position(|path| path.admin != Admin::Removed && keeps_lanes(&path.program, &new));
+        match kept {
+            Some(path) => {
+                let domain = self.domain_for(&new);
+                let path = &mut self.paths[path];
+                path.domain = domain;
+                path.program = new;
+                path.program_index = Some(index);
+            }
+            None => self.add_path(index),
+        }
+    }
+
+    /// `path` is an index into the running program's paths.
+    pub(crate) fn path_command(&mut self, path: usize, command: PathCommand) {
+        let found = self.paths.iter().position(|entry| entry.program_index == Some(path));
+        let Some(index) = found else { return };
+        match command {
+            PathCommand::Fail => {
+                self.paths[index].admin = Admin::Failed;
+                self.paths[index].reconnect_at = self.now + FAIL_GRACE;
+                self.paths[index].explain("operator", String::from("taken out by `path fail`"));
+                self.drain(index);
+            }
+            PathCommand::Drain => {
+                self.paths[index].admin = Admin::Drained;
+                self.paths[index].explain("operator", String::from("taken out by `path drain`"));
+                self.drain(index);
+            }
+            PathCommand::Reinstate => {
+                let now = self.now;
+                let entry = &mut self.paths[index];
+                entry.admin = Admin::In;
+                entry.refusal = None;
+                entry.sick = false;
+                entry.probation = None;
+                entry.failed_before = false;
+                entry.reconnect_at = now;
+                entry.backoff.reset();
+                entry.explain("operator", String::from("reinstated by the operator, connecting"));
+                self.failback.force();
+            }
+        }
+        self.regroup();
+        self.open_lanes();
+    }
+
+    /// Nothing new on this path; its lanes close when they are empty.
+    pub(crate) fn drain(&mut self, index: usize) {
+        for at in 0..self.paths[index].lanes.len() {
+            let slot = self.paths[index].lanes[at];
+            let lane = self.lane_at_mut(slot);
+            match lane.state {
+                LaneState::Up => {
+                    lane.state = LaneState::Draining;
+                    if lane.is_empty() {
+                        self.finish_drain(slot);
+                    }
+                }
+                LaneState::Opening | LaneState::Verifying | LaneState::Unproven => {
+                    self.close(slot, Close::Abort);
+                }
+                LaneState::Draining | LaneState::Zombie | LaneState::Closing => {}
+            }
+        }
+    }
+
+    /// Names of removed paths may not be reused while something refers to them;
+    /// the entry stays, hidden, and costs a few hundred bytes.
+    pub(crate) fn forget_removed(&mut self, index: usize) {
+        let path = &mut self.paths[index];
+        if path.admin == Admin::Removed && path.lanes.is_empty() {
+            path.offer = None;
+            self.abandon_domain(index);
+        }
+    }
+}
+
+/// Whether lanes of `old` may serve `new`.
+fn keeps_lanes(old: &PathProgram, new: &PathProgram) -> bool {
+    old.name == new.name
+        && old.target == new.target
+        && old.in_flight == new.in_flight
+        && old.drains == new.drains
+        && old.read_only == new.read_only
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A snapshot for `holdfast status`: what is, without asking any path.
+
+use alloc::string::String;
+
+use program::{DeviceState, DeviceStatus, Fence, Nanos, PathState, PathStatus, SessionStatus, Unproven};
+
+use crate::engine::Engine;
+use crate::lane::LaneState;
+use crate::path::{Admin, Path};
+
+impl Engine {
+    /// The device as it is now. `now` must not be older than the last event.
+    pub fn status(&self, now: Nanos) -> DeviceStatus {
+        debug_assert!(now >= self.now, "a snapshot of the past");
+        let waiting = self.queues.reads.len()
+            + self.queues.writes.len()
+            + self.queues.discards.len()
+            + self.queues.flushes.len()
+            + self.active.parked.len();
+        DeviceStatus {
+            name: self.program.name.clone(),
+            access: self.active.policy,
+            state: self.device_state(),
+            size_bytes: self.geometry.map_or(0, |geometry| geometry.size_bytes),
+            fence: self.fence(None),
+            quiesce: self.program.quiesce,
+            sessions: self
+                .sessions
+                .iter()
+                .map(|session| SessionStatus { peer: String::new(), in_flight: session.in_flight })
+                .collect(),
+            in_flight: self.requests.len() as u64,
+            held: if self.held_since.is_some() { waiting as u64 } else { 0 },
+            quarantined: self.ranges.quarantined(),
+            reads: self.counters.reads,
+            writes: self.counters.writes,
+            errors: self.counters.errors,
+            resent: self.counters.resent,
+            paths: self
+                .paths
+                .iter()
+                .filter(|path| path.admin != Admin::Removed)
+                .map(|path| self.path_status(path))
+                .collect(),
+        }
+    }
+
+    fn device_state(&self) -> DeviceState {
+        let all = self
+            .paths
+            .iter()
+            .filter(|path| path.admin != Admin::Removed)
+            .all(|path| matches!(path.state, PathState::Up | PathState::Standby));
+        match (self.geometry.is_none(), self.failed, self.held_since.is_some()) {
+            (true, ..) => DeviceState::Unknown,
+            (_, true, _) => DeviceState::Failed,
+            (_, _, true) if self.must_fail_now() => DeviceState::Failed,
+            (_, _, true) => DeviceState::Held,
+            _ if all => DeviceState::Optimal,
+            _ => DeviceState::Degraded,
+        }
+    }
+
+    fn fence(&self, path: Option<&Path>) -> Fence {
+        match (path.is_some_and(|path| path.program.drains), self.program.unproven) {
+            (true, _) => Fence::Drain,
+            (_, Unproven::Assume) => Fence::Assume,
+            (_, Unproven::Hold) => Fence::Hold,
+        }
+    }
+
+    fn path_status(&self, path: &Path) -> PathStatus {
+        let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot));
+        let up = lanes.clone().filter(|lane| lane.is_up());
+        PathStatus {
+            name: path.program.name.clone(),
+            uri: path.program.uri.clone(),
+            state: path.state,
+            access: path.access,
+            priority: path.program.priority,
+            in_flight: lanes.clone().map(|lane| u64::from(lane.in_flight)).sum(),
+            reads: path.reads,
+            writes: path.writes,
+            bytes: path.bytes,
+            errors: path.errors,
+            p50_us: path.latency.quantile_us(500_000),
+            p99_us: path.latency.quantile_us(990_000),
+            fence: self.fence(Some(path)),
+            lanes_up: up.count() as u16,
+            zombies: lanes.filter(|lane| lane.state == LaneState::Zombie).count() as u16,
+            reason: path.reason.clone(),
+        }
+    }
+}

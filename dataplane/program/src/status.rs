@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A snapshot of a device, as `holdfast status` shows it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{AccessPolicy, Nanos};
+
+/// Snapshot of one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceStatus {
+    /// Export name.
+    pub name: String,
+    /// Access policy in force (may be narrower than configured, rule W18).
+    pub access: AccessPolicy,
+    /// Overall state.
+    pub state: DeviceState,
+    /// Export size in bytes, 0 while unknown.
+    pub size_bytes: u64,
+    /// Protection against ghost writes in force.
+    pub fence: Fence,
+    /// Quarantine time that goes with it.
+    pub quiesce: Nanos,
+    /// Host sessions.
+    pub sessions: Vec<SessionStatus>,
+    /// Requests accepted and not answered.
+    pub in_flight: u64,
+    /// Requests waiting because no path is usable.
+    pub held: u64,
+    /// Byte ranges quarantined now.
+    pub quarantined: u64,
+    /// Host requests answered: reads, writes, others, errors.
+    pub reads: u64,
+    /// Writes, trims and zeroes answered.
+    pub writes: u64,
+    /// Errors answered to hosts.
+    pub errors: u64,
+    /// Requests sent again after a failure.
+    pub resent: u64,
+    /// Paths in configuration order.
+    pub paths: Vec<PathStatus>,
+}
+
+/// Overall state of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Never had a path; geometry unknown.
+    Unknown,
+    /// Every configured path is usable.
+    Optimal,
+    /// At least one path is usable, not all.
+    Degraded,
+    /// No path is usable; requests are held.
+    Held,
+    /// No path is usable; requests fail.
+    Failed,
+}
+
+impl DeviceState {
+    /// The word in `status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Optimal => "optimal",
+            Self::Degraded => "degraded",
+            Self::Held => "held",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Ghost protection in force (design section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// The storage end enforces epochs.
+    Gate,
+    /// The server drains before it closes.
+    Drain,
+    /// Quarantine for `quiesce`, an assumption.
+    Assume,
+    /// Quarantine until proven, EIO at the hold limit.
+    Hold,
+}
+
+impl Fence {
+    /// The word in `status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Drain => "drain",
+            Self::Assume => "assume",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+/// Snapshot of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathStatus {
+    /// Path name.
+    pub name: String,
+    /// As configured.
+    pub uri: String,
+    /// State.
+    pub state: PathState,
+    /// Access state.
+    pub access: Access,
+    /// Configured priority.
+    pub priority: u32,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Reads completed.
+    pub reads: u64,
+    /// Writes, trims and zeroes completed.
+    pub writes: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Failures: error replies that count against the path, lanes lost, deadlines passed.
+    pub errors: u64,
+    /// Median service time of recent requests, in microseconds; 0 while unknown.
+    pub p50_us: u64,
+    /// 99th percentile, likewise.
+    pub p99_us: u64,
+    /// Ghost protection on this path.
+    pub fence: Fence,
+    /// Lanes connected.
+    pub lanes_up: u16,
+    /// Old connections kept open for late replies.
+    pub zombies: u16,
+    /// Why it is in this state, for an operator; empty when up.
+    pub reason: String,
+}
+
+/// State of a path. The words are fixed by the `status --json` document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathState {
+    /// Carries I/O.
+    Up,
+    /// Usable, in a group or role that carries none now.
+    Standby,
+    /// Back after a failure: canaries, then a small share.
+    Probation,
+    /// Usable but demoted against its siblings.
+    Slow,
+    /// Held out by the failure limit.
+    Held,
+    /// Not connected, or silent.
+    Down,
+    /// Connected; identity not proven yet (blank volume).
+    Unproven,
+    /// Connected and turned away: other data, wrong size, missing feature.
+    Refused,
+    /// Taken out by the operator.
+    Drained,
+}
+
+impl PathState {
+    /// The word in `status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Standby => "standby",
+            Self::Probation => "probation",
+            Self::Slow => "slow",
+            Self::Held => "held",
+            Self::Down => "down",
+            Self::Unproven => "unproven",
+            Self::Refused => "refused",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// Access state of a path (design section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// In the best group.
+    Optimized,
+    /// In a lower group.
+    NonOptimized,
+    /// Kept ready, carries nothing.
+    Standby,
+    /// Cannot carry I/O.
+    Unavailable,
+}
+
+impl Access {
+    /// The word in `status --json`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Optimized => "optimized",
+            Self::NonOptimized => "non-optimized",
+            Self::Standby => "standby",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// One host session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Peer address.
+    pub peer: String,
+    /// Requests accepted and not answered.
+    pub in_flight: u32,
+}

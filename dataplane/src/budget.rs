@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a host request may be accepted now.
+//!
+//! One budget per reactor covers every buffer in use plus what was promised: a READ
+//! reserves the memory of its reply when it is accepted, so that an answer never lacks
+//! memory and lanes are always read. Over the budget nothing fails: the host's socket is
+//! not read for a while (back-pressure).
+//!
+//! Shares are dynamic. A session with requests in flight may go up to a quarter of what
+//! is free, so that n greedy sessions settle at B / (4 + n) each and some is always left.
+//! A session without any gets its one request as soon as it fits at all, in the order of
+//! asking; while one waits for that, nobody else's share grows.
+
+use crate::limits::{REQUEST_OVERHEAD_BYTES, SESSION_SHARE};
+
+/// Memory of one reactor.
+pub(crate) struct Budget {
+    limit: usize,
+    reserved: usize,
+}
+
+/// Why a request must wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Until one of the session's own requests is done.
+    Own,
+    /// Until others give memory back.
+    Memory,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, reserved: 0 }
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// What a request with `data` bytes either way counts for.
+    pub(crate) fn cost(data: usize) -> usize {
+        let buffer = if data == 0 { 0 } else { ring::class_bytes(data) };
+        buffer + REQUEST_OVERHEAD_BYTES
+    }
+
+    fn free(&self, live: usize) -> usize {
+        self.limit.saturating_sub(self.reserved).saturating_sub(live)
+    }
+
+    /// Judges a request of `cost` bytes. `live`: bytes in buffers now; `held`: what the
+    /// session's requests count for already; `queue`: others wait for memory.
+    pub(crate) fn judge(&self, cost: usize, live: usize, held: usize, queue: bool) -> Result<(), Wait> {
+        let free = self.free(live);
+        if self.reserved == 0 && live == 0 {
+            // Nothing else is in hand: the largest request gets through on the smallest budget.
+            return Ok(());
+        }
+        if held == 0 {
+            return if cost <= free && !queue { Ok(()) } else { Err(Wait::Memory) };
+        }
+        if !queue && held + cost <= free / SESSION_SHARE { Ok(()) } else { Err(Wait::Own) }
+    }
+
+    /// Promises memory for a reply.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.reserved += bytes;
+    }
+
+    /// The promise is kept or not needed.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        assert!(bytes <= self.reserved, "more was given back than was reserved");
+        self.reserved -= bytes;
+    }
+
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// Less than an eighth is left.
+    pub(crate) fn is_short(&self, live: usize) -> bool {
+        self.free(live) < self.limit / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn a_greedy_session_leaves_room_for_the_next() {
+        let mut budget = Budget::new(64 * MIB);
+        let mut held = 0;
+        while budget.judge(MIB, 0, held, false).is_ok() {
+            budget.reserve(MIB);
+            held += MIB;
+        }
+        assert!((10 * MIB..=16 * MIB).contains(&held), "{held}");
+        assert_eq!(budget.judge(MIB, 0, held, false), Err(Wait::Own));
+        assert_eq!(budget.judge(32 * MIB, 0, 0, false), Ok(()), "another's first request fits");
+    }
+
+    #[test]
+    fn a_first_request_waits_only_for_memory() {
+        let mut budget = Budget::new(64 * MIB);
+        budget.reserve(40 * MIB);
+        assert_eq!(budget.judge(32 * MIB, 0, 0, false), Err(Wait::Memory));
+        budget.release(8 * MIB);
+        assert_eq!(budget.judge(32 * MIB, 0, 0, false), Ok(()));
+        assert_eq!(budget.judge(32 * MIB, MIB, 0, false), Err(Wait::Memory), "buffers in use count");
+    }
+
+    #[test]
+    fn the_smallest_budget_lets_the_largest_request_through() {
+        let mut budget = Budget::new(MIB);
+        assert_eq!(budget.judge(32 * MIB, 0, 0, false), Ok(()));
+        budget.reserve(32 * MIB);
+        assert_eq!(budget.judge(512, 0, 0, false), Err(Wait::Memory));
+    }
+
+    #[test]
+    fn while_one_waits_nobody_overtakes() {
+        let mut budget = Budget::new(64 * MIB);
+        budget.reserve(512);
+        assert_eq!(budget.judge(512, 0, 0, true), Err(Wait::Memory));
+        assert_eq!(budget.judge(512, 0, 512, true), Err(Wait::Own));
+    }
+}

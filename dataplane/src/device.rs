@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One device on its reactor: the engine, and what the driver keeps beside it.
+
+use std::collections::BTreeMap;
+
+use engine::{Engine, LaneId};
+use program::{DeviceProgram, Nanos, PathProgram};
+use ring::file::Memory;
+
+use crate::slab::Key;
+
+/// A lane as its engine names it.
+struct Bound {
+    id: LaneId,
+    key: Key,
+    /// Path name: indices may change with the program.
+    path: String,
+}
+
+/// See the module header.
+pub(crate) struct Device {
+    pub(crate) program: DeviceProgram,
+    pub(crate) engine: Engine,
+    /// By lane slot.
+    lanes: Vec<Option<Bound>>,
+    pub(crate) sessions: Vec<Key>,
+    /// Memory targets by path name.
+    pub(crate) memory: BTreeMap<String, Memory>,
+    /// No longer in the program; goes when its sessions and lanes are gone.
+    pub(crate) removed: bool,
+    /// Had an event since its deadline was looked at.
+    pub(crate) touched: bool,
+    /// The earliest timer that is set.
+    pub(crate) timer_at: Option<Nanos>,
+}
+
+impl Device {
+    pub(crate) fn new(program: DeviceProgram, engine: Engine) -> Self {
+        Self {
+            program,
+            engine,
+            lanes: Vec::new(),
+            sessions: Vec::new(),
+            memory: BTreeMap::new(),
+            removed: false,
+            touched: false,
+            timer_at: None,
+        }
+    }
+
+    pub(crate) fn bind_lane(&mut self, id: LaneId, key: Key, path: usize) {
+        let slot = usize::from(id.slot);
+        if slot >= self.lanes.len() {
+            self.lanes.resize_with(slot + 1, || None);
+        }
+        assert!(self.lanes[slot].is_none(), "the engine opened a lane twice");
+        self.lanes[slot] = Some(Bound { id, key, path: self.program.paths[path].name.clone() });
+    }
+
+    pub(crate) fn unbind_lane(&mut self, id: LaneId) {
+        if let Some(slot) = self.lanes.get_mut(usize::from(id.slot)) {
+            slot.take_if(|bound| bound.id == id);
+        }
+    }
+
+    pub(crate) fn lane(&self, id: LaneId) -> Option<Key> {
+        let bound = self.lanes.get(usize::from(id.slot))?.as_ref()?;
+        (bound.id == id).then_some(bound.key)
+    }
+
+    /// The path of a lane, as the program has it now.
+    pub(crate) fn path_of(&self, id: LaneId) -> Option<&PathProgram> {
+        let bound = self.lanes.get(usize::from(id.slot))?.as_ref()?;
+        self.program.paths.iter().find(|path| path.name == bound.path)
+    }
+
+    pub(crate) fn has_lanes(&self) -> bool {
+        self.lanes.iter().any(Option::is_some)
+    }
+}

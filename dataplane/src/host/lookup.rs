@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a host is told of an export, and the start of its session.
+//!
+//! A device whose paths are all down answers from the geometry that was recorded. One
+//! that was never seen holds the handshake for `handshake_timeout`, then refuses with the
+//! reason (design 3.3).
+
+use engine::{Event, SessionId};
+use nbd::server::{ExportInfo, LookupError};
+use nbd::{BlockSizes, TransmissionFlags};
+use program::Geometry;
+use ring::{Expect, Fd};
+
+use crate::host::handshake::Stage;
+use crate::host::inbox::Inbox;
+use crate::host::session::{Phase, Session};
+use crate::log;
+use crate::mailbox::NewSession;
+use crate::outbox::Outbox;
+use crate::reactor::Reactor;
+use crate::slab::Key;
+use crate::timers::Due;
+
+impl Reactor {
+    pub(crate) fn handshake_list(&mut self, key: Key) {
+        let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        let names = self.node.directory.names(&shaking.shown);
+        shaking.machine.answer_list(names.iter().map(String::as_str));
+    }
+
+    pub(crate) fn handshake_lookup(&mut self, key: Key, name: &str) {
+        let now = self.clock.now();
+        let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        match self.node.directory.find(&shaking.shown, name) {
+            None => shaking.machine.answer_lookup(Err(LookupError::Unknown)),
+            Some((name, export)) => {
+                if let Some(geometry) = export.geometry {
+                    shaking.machine.answer_lookup(Ok(export_info(&name, &geometry)));
+                } else {
+                    shaking.stage = Stage::Waiting;
+                    shaking.deadline = now + self.program.node.handshake_timeout;
+                    self.timers.set(shaking.deadline, Due::Handshake(key));
+                }
+            }
+        }
+    }
+
+    /// The directory has changed: handshakes that wait for a geometry ask again.
+    pub(crate) fn handshakes_look_again(&mut self) {
+        for key in self.handshakes.keys() {
+            let Some(shaking) = self.handshakes.get_mut(key) else { continue };
+            if matches!(shaking.stage, Stage::Waiting) {
+                let deadline = shaking.deadline;
+                shaking.stage = Stage::Haggling;
+                self.handshake_advance(key);
+                // Still nothing: the time does not start anew.
+                if let Some(shaking) = self.handshakes.get_mut(key)
+                    && matches!(shaking.stage, Stage::Waiting)
+                {
+                    shaking.deadline = deadline;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn handshake_give_up_waiting(&mut self, key: Key) {
+        let deadline = self.clock.now() + self.program.node.handshake_timeout;
+        let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        let text = "no path of this device has been reached yet, so its size is not known";
+        log::warning!("handshake", "{} refused: {text}", shaking.peer);
+        shaking.machine.answer_lookup(Err(LookupError::Shutdown(text.into())));
+        shaking.stage = Stage::Haggling;
+        shaking.deadline = deadline;
+        self.timers.set(deadline, Due::Handshake(key));
+        self.handshake_advance(key);
+    }
+
+    /// Serves a host that has finished its handshake on a device of this reactor.
+    pub(crate) fn session_begin(&mut self, new: NewSession) {
+        let NewSession { fd, peer, session, rest, ticket } = new;
+        let Some(device_key) = self.device_named(&session.export.name) else {
+            log::warning!("handshake", "{peer} closed: {} is gone", session.export.name);
+            return;
+        };
+        let mode = session.session_mode();
+        let now = self.clock.now();
+        let key = self.sessions.insert(Session {
+            fd: Some(Fd::new(fd)),
+            peer,
+            device: device_key,
+            limits: session.limits(),
+            mode,
+            phase: Phase::Serving,
+            inbox: Inbox::new(mode.reply.is_extended()),
+            outbox: Outbox::default(),
+            in_flight: 0,
+            unanswered: 0,
+            held_bytes: 0,
+            paused: None,
+            receiving: false,
+            expect: Expect::Now,
+            dirty: false,
+            refused: None,
+            closed: false,
+            progress_at: now,
+            payload_since: now,
+            linger_until: 0,
+            _ticket: ticket,
+        });
+        if let Some(device) = self.devices.get_mut(device_key) {
+            device.sessions.push(key);
+        }
+        self.feed(device_key, Event::SessionOpened(SessionId(key.index)));
+        self.session_unread(key, &rest);
+        if self.is_stopping(device_key) && self.sessions.get(key).is_some() {
+            self.session_finish(key);
+        }
+    }
+}
+
+/// A geometry as the handshake tells it. BLOCK_STATUS is always offered: where the
+/// storage cannot tell, "unknown" is a lawful answer.
+fn export_info(name: &str, geometry: &Geometry) -> ExportInfo {
+    let mut info = ExportInfo::new(name, geometry.size_bytes);
+    info.flags = TransmissionFlags(geometry.transmission_flags);
+    info.block = BlockSizes {
+        min_bytes: geometry.min_block_bytes,
+        preferred_bytes: geometry.preferred_block_bytes,
+        max_bytes: geometry.max_payload_bytes,
+    };
+    info.base_allocation = true;
+    info
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mail: from the control plane, other reactors, helper threads.
+
+use engine::Event;
+use program::{DeviceStatus, SessionStatus};
+
+use crate::mailbox::Mail;
+use crate::reactor::Reactor;
+use crate::slab::Key;
+use crate::tokens::{Asked, token};
+
+impl Reactor {
+    pub(crate) fn await_mail(&mut self) {
+        let key = Key { index: 0, generation: 0 };
+        self.ring.read_event(token(Asked::Mail, key), &self.wake);
+    }
+
+    pub(crate) fn mail(&mut self) {
+        self.wake.acknowledge();
+        while let Some(mail) = self.node.mailboxes[self.index].take() {
+            self.deliver(mail);
+            self.run_events();
+        }
+        self.await_mail();
+    }
+
+    fn deliver(&mut self, mail: Mail) {
+        match mail {
+            Mail::Session(new) => self.session_begin(*new),
+            Mail::Apply(program, listeners) => self.apply(&program, listeners),
+            Mail::Path { device, path, command } => {
+                if let Some(key) = self.device_named(&device) {
+                    self.feed(key, Event::Path { path, command });
+                }
+            }
+            // Whoever asked may have given up waiting.
+            Mail::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Mail::Directory => self.handshakes_look_again(),
+            Mail::Job(done) => self.job_done(done),
+            Mail::Shutdown(bound) => self.stop(bound),
+            Mail::StopHidden => self.stop_hidden(),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<DeviceStatus> {
+        let now = self.clock.now();
+        self.devices
+            .iter()
+            .filter(|(_, device)| !device.removed)
+            .map(|(_, device)| {
+                let mut status = device.engine.status(now);
+                status.sessions = device
+                    .sessions
+                    .iter()
+                    .filter_map(|key| self.sessions.get(*key))
+                    .filter(|session| !session.closed)
+                    .map(|session| SessionStatus { peer: session.peer.clone(), in_flight: session.in_flight })
+                    .collect();
+                status
+            })
+            .collect()
+    }
+}

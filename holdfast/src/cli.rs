@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line. `docs/cli.md` holds the help texts; a test compares them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::Endpoint;
+use crate::gate::ExportArgument;
+
+/// Keeps hosts attached to their storage: a multipath failover proxy for NBD
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node
+    Serve(ServeArgs),
+    /// Report every mistake in a configuration file; touches nothing
+    Check(CheckArgs),
+    /// Export files, block devices or memory: the storage end
+    Gate(GateArgs),
+    /// Show devices and paths
+    Status(StatusArgs),
+    /// Take a path out of service, or back
+    Path(PathArgs),
+    /// Show what happened
+    Events(EventsArgs),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make a running node read its configuration file again
+    Reload(ReloadArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", conflicts_with = "demo")]
+    pub(crate) config: Option<PathBuf>,
+    /// Run the demo, as without --config: device vol0 over two paths to memory
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Directory for recorded state and the control socket, instead of `state_dir`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DrainArgs {
+    /// How long requests in flight may take to finish on SIGTERM or SIGINT
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) drain: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GateArgs {
+    /// What to export
+    ///
+    /// FILE is a file, a block device, or `memory:`.
+    /// With a size, a file that does not exist is created. May be repeated.
+    #[arg(long, value_name = "NAME=FILE[,size=SIZE][,readonly]", required = true)]
+    pub(crate) export: Vec<ExportArgument>,
+    /// Where to listen: IP:PORT or unix:PATH; may be repeated [default: 127.0.0.1:10809]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// I/O threads [default: one for each core]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) reactors: Option<u16>,
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApiArgs {
+    /// The node's API: http://HOST:PORT or unix:PATH
+    ///
+    /// Default: $HOLDFAST_API, else the socket in /var/lib/holdfast, else that of the demo,
+    /// else http://127.0.0.1:10880.
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<Endpoint>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Only this device
+    pub(crate) device: Option<String>,
+    /// As a JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PathArgs {
+    /// What to do
+    pub(crate) action: PathVerb,
+    /// Device name
+    pub(crate) device: String,
+    /// Path name
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PathVerb {
+    /// Out at once, as if it had failed, until reinstated
+    Fail,
+    /// Back into service
+    Reinstate,
+    /// Nothing new on it, what is in flight finishes, until reinstated
+    Drain,
+}
+
+impl PathVerb {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Reinstate => "reinstate",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    /// Go on with new events as they come
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// One JSON document for each line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only events after this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) after: u64,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Every effective value with its origin, of a running node or a file
+    Show(ConfigShowArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigShowArgs {
+    /// Show what this file means, instead of asking a node
+    #[arg(long, value_name = "FILE", conflicts_with = "api")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every number of this crate, with its unit, its reason and the relations that must hold.
+//!
+//! Times that only make sense together (design section 4) are checked against each other
+//! when the crate is compiled. What an operator may change is checked again at start by
+//! [`crate::timing`]; the values here are then the defaults.
+
+use crate::Nanos;
+
+/// One microsecond in nanoseconds.
+pub const MICROSECOND: Nanos = 1_000;
+/// One millisecond in nanoseconds.
+pub const MILLISECOND: Nanos = 1_000_000;
+/// One second in nanoseconds.
+pub const SECOND: Nanos = 1_000_000_000;
+/// One minute in nanoseconds.
+pub const MINUTE: Nanos = 60 * SECOND;
+
+/// A full share in parts per million.
+pub const FULL_SHARE_PPM: u32 = 1_000_000;
+
+// Selectors.
+
+/// Candidates a selector tells apart; one bit each in a machine word. Later ones are not used.
+pub const SELECTOR_CANDIDATES_MAX: usize = 64;
+/// Expected times within this fraction (1/4) above the fastest count as equal: what a
+/// decaying average cannot tell from noise must not decide who idles.
+pub const LATENCY_TIE_DIVISOR: u64 = 4;
+/// An idle path unused for this long gets one request to be measured again. The same as
+/// the canary interval, so a slow path costs about one host request per second.
+pub const RESAMPLE_AFTER: Nanos = SECOND;
+/// At most one of this many choices re-samples an idle path, so that a host with few
+/// requests per second does not pay with a large part of them.
+pub const RESAMPLE_CHOICES_MIN: u32 = 64;
+/// A sample that lowered the expectation by 1/64 or more earns the next one at once.
+/// One sample moves the average by 1/8 of its distance: it was 1/8 or more faster.
+pub const RESAMPLE_GAIN_DIVISOR: u64 = 64;
+
+// Measured service time.
+
+/// Size classes of [`crate::latency`]; the last one is open.
+pub const SIZE_CLASSES: usize = 5;
+/// Upper bounds of the size classes but the last, in bytes, inclusive.
+pub const SIZE_CLASS_BYTES_MAX: [u64; SIZE_CLASSES - 1] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+/// Weight of a new sample in the average: 1/8.
+pub const LATENCY_DECAY_DIVISOR: u64 = 8;
+/// A sample counts as at most this many times the average: one hiccup moves it by less
+/// than 40 %, a real slow-down of 300 times is learnt in under 20 samples.
+pub const LATENCY_OUTLIER_FACTOR: u64 = 4;
+/// A class without a sample among this many of its path is forgotten.
+pub const LATENCY_CLASS_MEMORY_RECORDS: u64 = 256;
+/// Buckets of the histogram: below 1 us, then one for each power of two, the last open.
+pub const HISTOGRAM_BUCKETS: usize = 32;
+/// What one sample adds, so that halving keeps a rare slow one for a few rounds.
+pub const HISTOGRAM_SAMPLE_WEIGHT: u32 = 16;
+/// The histogram is halved at this many samples.
+pub const HISTOGRAM_SAMPLES_MAX: u32 = 4_096;
+
+// Reconnects.
+
+/// Delay of the second attempt; the first is immediate.
+pub const BACKOFF_FIRST: Nanos = 100 * MILLISECOND;
+/// Where doubling ends; jitter comes on top.
+pub const BACKOFF_CAP: Nanos = 30 * SECOND;
+/// Jitter is plus or minus 1/4.
+pub const BACKOFF_JITTER_DIVISOR: u64 = 4;
+
+// Detection.
+
+/// Default request age of reads that moves them (rule W15).
+pub const READ_DEADLINE: Nanos = SECOND;
+/// Default request age of writes that moves them (rule W15).
+pub const WRITE_DEADLINE: Nanos = 2 * SECOND;
+/// Progress expected at least on the bytes ahead of a request, in bytes per second.
+pub const PROGRESS_BYTES_PER_SECOND: u64 = 8 << 20;
+/// Ages on the last usable path are this many times longer.
+pub const LAST_PATH_FACTOR: u64 = 4;
+/// A lane with requests out and no byte for this long gets a canary and is judged (rule W16).
+pub const SILENCE_PROBE_AFTER: Nanos = 100 * MILLISECOND;
+/// A link is never called silent before this long without an ACK (rule W16).
+pub const SILENCE_FLOOR: Nanos = 200 * MILLISECOND;
+/// Retransmission time-outs without an ACK that make a link silent (rule W16).
+pub const SILENCE_RTO_FACTOR: u64 = 2;
+/// A link with unacknowledged bytes and no ACK for this long is silent whatever the RTO:
+/// the kernel doubles it at every retransmission, so twice the RTO would never be reached.
+pub const SILENCE_CEILING: Nanos = SECOND;
+/// Default TCP_USER_TIMEOUT on lanes in use.
+pub const USER_TIMEOUT: Nanos = 2 * SECOND;
+/// Default canary interval on a usable path of a busy device.
+pub const CANARY_INTERVAL: Nanos = SECOND;
+/// Default canary interval on a usable path of an idle device.
+pub const CANARY_IDLE: Nanos = 10 * SECOND;
+/// Default age at which a canary counts as failed.
+pub const CANARY_DEADLINE: Nanos = SECOND;
+/// Shorter canary intervals are taken as this: a probe is not a load test.
+pub const CANARY_INTERVAL_MIN: Nanos = 10 * MILLISECOND;
+/// Canaries come up to 1/4 of the interval early, by the phase of the path.
+pub const CANARY_PHASE_DIVISOR: u64 = 4;
+
+// Return to service.
+
+/// Canaries in a row that must be answered well before host I/O.
+pub const PROBATION_CANARIES: u32 = 3;
+/// Share of the choices on probation, in parts per million: 5 %.
+pub const PROBATION_SHARE_PPM: u32 = 50_000;
+/// How long the small share lasts.
+pub const PROBATION_TIME: Nanos = 10 * SECOND;
+/// Default time a better group must be usable before it takes over again.
+pub const FAILBACK_AFTER: Nanos = 60 * SECOND;
+/// Failures within [`FAILURE_WINDOW`] that a path may have; one more holds it out.
+pub const FAILURES_ALLOWED: u32 = 5;
+/// Failures remembered per path; counts stop here.
+pub const FAILURES_REMEMBERED: usize = 16;
+/// For how long a failure counts.
+pub const FAILURE_WINDOW: Nanos = 10 * MINUTE;
+/// First time a path is held out; doubles each time.
+pub const HOLD_OUT_FIRST: Nanos = 30 * SECOND;
+/// Longest time a path is held out.
+pub const HOLD_OUT_CAP: Nanos = 10 * MINUTE;
+
+// In doubt, and no path.
+
+/// Default quarantine of a write in doubt on plain NBD (an assumption, shown as one).
+pub const QUIESCE: Nanos = 5 * SECOND;
+/// Default time requests wait for a path.
+pub const NO_PATH_HOLD: Nanos = 600 * SECOND;
+/// Heartbeats that must be missed before a member is suspect.
+pub const HEARTBEATS_PER_SUSPECT: u64 = 3;
+
+// Relations. A wrong edit does not compile.
+const _: () = {
+    assert!(SELECTOR_CANDIDATES_MAX <= u64::BITS as usize, "the selector keeps candidates in one word");
+    assert!(LATENCY_TIE_DIVISOR > 1 && LATENCY_DECAY_DIVISOR > 1 && RESAMPLE_GAIN_DIVISOR > 1);
+    assert!(
+        RESAMPLE_GAIN_DIVISOR > LATENCY_DECAY_DIVISOR,
+        "one fast sample must be able to lower the average enough to earn the next"
+    );
+    assert!(RESAMPLE_AFTER <= CANARY_INTERVAL, "an unused path is measured as often as it is probed");
+    assert!(RESAMPLE_CHOICES_MIN >= 50, "re-sampling takes at most 2 % of the choices");
+    let mut class = 1;
+    while class < SIZE_CLASS_BYTES_MAX.len() {
+        assert!(SIZE_CLASS_BYTES_MAX[class - 1] < SIZE_CLASS_BYTES_MAX[class], "classes must rise");
+        class += 1;
+    }
+    assert!(LATENCY_OUTLIER_FACTOR > 1, "an average that cannot rise is no average");
+    assert!(HISTOGRAM_SAMPLES_MAX <= u32::MAX / HISTOGRAM_SAMPLE_WEIGHT, "the sum of all buckets must fit");
+    assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
+    assert!(READ_DEADLINE <= WRITE_DEADLINE);
+    assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");
+    assert!(WRITE_DEADLINE < QUIESCE, "quarantine must outlast the age that causes it");
+    assert!(WRITE_DEADLINE < NO_PATH_HOLD, "a hold shorter than a deadline fails what would have moved");
+    assert!(SILENCE_PROBE_AFTER < SILENCE_FLOOR, "a probe is out before its silence is judged");
+    assert!(SILENCE_FLOOR < SILENCE_CEILING && SILENCE_CEILING < USER_TIMEOUT);
+    assert!(CANARY_INTERVAL_MIN <= CANARY_INTERVAL && CANARY_INTERVAL <= CANARY_IDLE);
+    assert!(CANARY_PHASE_DIVISOR >= 2, "a phase may not eat the interval");
+    assert!(0 < PROBATION_SHARE_PPM && PROBATION_SHARE_PPM < FULL_SHARE_PPM && PROBATION_CANARIES > 0);
+    assert!(PROBATION_TIME < FAILBACK_AFTER, "a group must be proven before it takes over");
+    assert!((FAILURES_ALLOWED as usize) < FAILURES_REMEMBERED, "the limit must be countable");
+    assert!(HOLD_OUT_FIRST <= HOLD_OUT_CAP && HOLD_OUT_CAP <= FAILURE_WINDOW);
+    assert!(LAST_PATH_FACTOR >= 1 && PROGRESS_BYTES_PER_SECOND > 0 && HEARTBEATS_PER_SUSPECT > 0);
+};

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The page of numbers says what the source says, of every constant and of no other.
+
+use std::collections::BTreeMap;
+
+use policies::limits::*;
+
+const SOURCE: &str = include_str!("../src/limits.rs");
+const PAGE: &str = include_str!("../../docs/policies/limits.md");
+
+fn duration(ns: policies::Nanos) -> String {
+    let units = [(MINUTE, "min"), (SECOND, "s"), (MILLISECOND, "ms")];
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| ns.is_multiple_of(*unit)).expect("whole milliseconds");
+    format!("{} {name}", ns / unit)
+}
+
+/// `(name, value as the page shows it)`
+macro_rules! shown {
+    ($show:expr => $($name:ident)*) => {
+        [$((stringify!($name), $show($name))),*]
+    };
+}
+
+fn compiled() -> BTreeMap<&'static str, String> {
+    let mut all = BTreeMap::new();
+    all.extend(shown!(duration =>
+        RESAMPLE_AFTER BACKOFF_FIRST BACKOFF_CAP READ_DEADLINE WRITE_DEADLINE SILENCE_PROBE_AFTER
+        SILENCE_FLOOR SILENCE_CEILING USER_TIMEOUT CANARY_INTERVAL CANARY_IDLE CANARY_DEADLINE
+        CANARY_INTERVAL_MIN PROBATION_TIME FAILBACK_AFTER FAILURE_WINDOW HOLD_OUT_FIRST
+        HOLD_OUT_CAP QUIESCE NO_PATH_HOLD));
+    all.extend(shown!(|n: u32| n.to_string() =>
+        FULL_SHARE_PPM RESAMPLE_CHOICES_MIN HISTOGRAM_SAMPLE_WEIGHT HISTOGRAM_SAMPLES_MAX
+        PROBATION_CANARIES PROBATION_SHARE_PPM FAILURES_ALLOWED));
+    all.extend(shown!(|n: u64| n.to_string() =>
+        LATENCY_TIE_DIVISOR RESAMPLE_GAIN_DIVISOR LATENCY_DECAY_DIVISOR LATENCY_OUTLIER_FACTOR
+        LATENCY_CLASS_MEMORY_RECORDS BACKOFF_JITTER_DIVISOR PROGRESS_BYTES_PER_SECOND
+        LAST_PATH_FACTOR SILENCE_RTO_FACTOR CANARY_PHASE_DIVISOR HEARTBEATS_PER_SUSPECT));
+    all.extend(shown!(|n: usize| n.to_string() =>
+        SELECTOR_CANDIDATES_MAX SIZE_CLASSES HISTOGRAM_BUCKETS FAILURES_REMEMBERED));
+    let bounds = SIZE_CLASS_BYTES_MAX.map(|bytes| bytes.to_string()).join(", ");
+    all.insert("SIZE_CLASS_BYTES_MAX", bounds);
+    all
+}
+
+#[test]
+fn every_constant_is_compared() {
+    let units = ["MICROSECOND", "MILLISECOND", "SECOND", "MINUTE"];
+    let mut declared: Vec<&str> = SOURCE
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.split(':').next())
+        .filter(|name| !units.contains(name))
+        .collect();
+    declared.sort_unstable();
+    assert_eq!(compiled().into_keys().collect::<Vec<_>>(), declared);
+}
+
+#[test]
+fn the_page_shows_every_constant() {
+    let page: BTreeMap<&str, String> = PAGE
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+            Some((name, rest.split(" | ").next()?.to_string()))
+        })
+        .collect();
+    assert_eq!(page, compiled());
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The built binary between real hosts and real storage, while things break.
+//!
+//! What an operator is promised, tried from outside: no product code is linked. Each test
+//! asserts three things of a fault: that it took place, that no host noticed, and that
+//! everything is in use again afterwards.
+
+mod api;
+mod exclusive;
+mod flush;
+mod ghost;
+mod groups;
+mod hostile;
+mod input;
+mod lifecycle;
+mod no_path;
+mod pause;
+mod pulls;
+mod refusal;
+mod rig;
+mod scale;

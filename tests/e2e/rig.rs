@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One device over several links to one file, each link with a server of its own.
+
+use tests_support::holdfast::{Config, Device, Node};
+use tests_support::servers::{Nbdkit, Server};
+use tests_support::storage::{Faults, Options, Storage};
+use tests_support::{Fabric, Fio, FioOptions, LinkFault, Load, TestDir, wait};
+
+/// Name of the device of every rig.
+pub(crate) const DEVICE: &str = "vol0";
+/// Names of paths, in order of links.
+pub(crate) const PATHS: [&str; 4] = ["a", "b", "c", "d"];
+
+const MIB: u64 = 1 << 20;
+
+/// How one path is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Server killed; started again to mend it.
+    Kill,
+    /// Server stopped; continued to mend it.
+    Stop,
+    /// Every packet answered with a TCP reset.
+    Reset,
+    /// Interface down.
+    LinkDown,
+    /// Packets to the storage vanish.
+    DropToStorage,
+    /// Packets from the storage vanish.
+    DropFromStorage,
+    /// Server answers everything with EIO.
+    Eio,
+    /// Server closes in the middle of payloads, both ways.
+    CutPayload,
+}
+
+impl Fault {
+    fn link(self) -> Option<LinkFault> {
+        match self {
+            Self::Reset => Some(LinkFault::Reset),
+            Self::LinkDown => Some(LinkFault::Down),
+            Self::DropToStorage => Some(LinkFault::DropToStorage),
+            Self::DropFromStorage => Some(LinkFault::DropFromStorage),
+            Self::Kill | Self::Stop | Self::Eio | Self::CutPayload => None,
+        }
+    }
+
+    fn storage(self) -> Option<Faults> {
+        match self {
+            Self::Eio => Some(Faults::eio()),
+            Self::CutPayload => Some(Faults::cut_payload()),
+            _ => None,
+        }
+    }
+}
+
+/// A server of one path.
+pub(crate) enum PathServer {
+    /// A real one.
+    Real(Server),
+    /// One that misbehaves on demand.
+    Misbehaving(Storage),
+}
+
+/// Drops in this order: what uses the network goes before it.
+pub(crate) struct Rig {
+    pub(crate) node: Node,
+    pub(crate) servers: Vec<PathServer>,
+    pub(crate) fabric: Fabric,
+    pub(crate) dir: TestDir,
+}
+
+/// How to set a rig up.
+pub(crate) struct RigOptions {
+    paths: usize,
+    keys: Vec<&'static str>,
+    path_keys: Vec<(usize, &'static str)>,
+    misbehaving: bool,
+    log: bool,
+    one_cache: bool,
+}
+
+impl RigOptions {
+    /// This many paths of equal rank to nbdkit servers.
+    pub(crate) fn new(paths: usize) -> Self {
+        Self {
+            paths,
+            keys: Vec::new(),
+            path_keys: Vec::new(),
+            misbehaving: false,
+            log: false,
+            one_cache: true,
+        }
+    }
+
+    /// Servers that can do what this fault needs.
+    pub(crate) fn for_fault(mut self, fault: Fault) -> Self {
+        self.misbehaving = fault.storage().is_some();
+        self
+    }
+
+    /// Servers that record every request and misbehave on demand.
+    pub(crate) fn misbehaving(mut self) -> Self {
+        self.misbehaving = true;
+        self
+    }
+
+    /// nbdkit servers that log every request to `requests-NAME`.
+    pub(crate) fn logging(mut self) -> Self {
+        self.log = true;
+        self
+    }
+
+    /// Does not say that all paths share one cache, though they do.
+    pub(crate) fn separate_caches(mut self) -> Self {
+        self.one_cache = false;
+        self
+    }
+
+    /// A line of the device.
+    pub(crate) fn key(mut self, line: &'static str) -> Self {
+        self.keys.push(line);
+        self
+    }
+
+    /// A line of one path.
+    pub(crate) fn path_key(mut self, path: usize, line: &'static str) -> Self {
+        self.path_keys.push((path, line));
+        self
+    }
+
+    /// Starts everything and waits until every path is up or standing by.
+    pub(crate) fn start(self) -> Rig {
+        let dir = TestDir::new();
+        let fabric = Fabric::new(self.paths);
+        let image = dir.patterned_image("image", 40 * MIB, 1);
+        let servers = (0..self.paths).map(|path| self.server(&dir, &fabric, path, &image)).collect();
+        let config = Config::new(&dir).device(self.device(&fabric));
+        let node = Node::start_within(fabric.host(), &dir, &config);
+        for path in &PATHS[..self.paths] {
+            node.await_path(DEVICE, path, "to be usable", |status| {
+                status.is_up() || status.state == "standby"
+            });
+        }
+        Rig { node, servers, fabric, dir }
+    }
+
+    fn server(&self, dir: &TestDir, fabric: &Fabric, path: usize, image: &str) -> PathServer {
+        let (endpoint, name) = (fabric.endpoint(path), PATHS[path]);
+        if self.misbehaving {
+            let storage = Storage::start_within(fabric.storage(), &endpoint, Options::of(image));
+            return PathServer::Misbehaving(storage);
+        }
+        let mut nbdkit = Nbdkit::file(image);
+        if self.log {
+            let log = format!("logfile={}", dir.text(&format!("requests-{name}")));
+            nbdkit = nbdkit.filter("log", &[&log, "logappend=true"]);
+        }
+        let server = nbdkit.start_within(fabric.storage(), dir, &format!("nbdkit-{name}"), &endpoint);
+        PathServer::Real(server)
+    }
+
+    fn device(&self, fabric: &Fabric) -> Device {
+        let mut device = Device::new(DEVICE);
+        for key in &self.keys {
+            device = device.key(key);
+        }
+        for (path, name) in PATHS[..self.paths].iter().enumerate() {
+            device = device.path(name, &fabric.endpoint(path).uri(DEVICE));
+            if self.one_cache {
+                // Every server works on one file through the same page cache.
+                device = device.path_key(r#"same_cache = "page-cache""#);
+            }
+            for (_, line) in self.path_keys.iter().filter(|(index, _)| *index == path) {
+                device = device.path_key(line);
+            }
+        }
+        device
+    }
+}
+
+impl Rig {
+    /// Names of the paths.
+    pub(crate) fn paths(&self) -> &'static [&'static str] {
+        &PATHS[..self.servers.len()]
+    }
+
+    /// The storage server of a path of a misbehaving rig.
+    pub(crate) fn storage(&self, path: usize) -> &Storage {
+        match &self.servers[path] {
+            PathServer::Misbehaving(storage) => storage,
+            PathServer::Real(_) => panic!("path {path} has a real server"),
+        }
+    }
+
+    /// fio over the first 32 MiB.
+    pub(crate) fn fio(&self) -> FioOptions {
+        Fio::options(&self.node.uri(DEVICE))
+    }
+
+    /// A load beside fio, over one MiB that fio does not touch.
+    pub(crate) fn load(&self) -> Load {
+        Load::options().region(36 * MIB, MIB).flush_every(100).start(self.node.host(), DEVICE)
+    }
+
+    /// Breaks a path.
+    pub(crate) fn inject(&mut self, path: usize, fault: Fault) {
+        if let Some(link) = fault.link() {
+            self.fabric.inject(path, link);
+        } else if let Some(faults) = fault.storage() {
+            self.storage(path).set(faults);
+        } else {
+            let PathServer::Real(server) = &mut self.servers[path] else { panic!("needs a real server") };
+            if fault == Fault::Kill {
+                server.kill();
+            } else {
+                server.stop();
+            }
+        }
+    }
+
+    /// Fails unless the fault that a path has now touched traffic (rule T6).
+    pub(crate) fn assert_exercised(&self, path: usize, fault: Fault) {
+        match fault {
+            Fault::Reset | Fault::DropToStorage | Fault::DropFromStorage => {
+                assert!(self.fabric.caught_packets(path) > 0, "{fault:?} caught no packet");
+            }
+            Fault::Eio | Fault::CutPayload => {
+                assert!(self.storage(path).record().faults_fired() > 0, "{fault:?} never happened");
+            }
+            // The path's own state is the evidence: nothing else takes it down.
+            Fault::Kill | Fault::Stop | Fault::LinkDown => {}
+        }
+    }
+
+    /// Mends a path.
+    pub(crate) fn heal(&mut self, path: usize, fault: Fault) {
+        if fault.link().is_some() {
+            self.fabric.heal(path);
+        } else if fault.storage().is_some() {
+            self.storage(path).set(Faults::none());
+        } else {
+            let PathServer::Real(server) = &mut self.servers[path] else { panic!("needs a real server") };
+            if fault == Fault::Kill {
+                server.restart(&self.dir);
+            } else {
+                server.go_on();
+            }
+        }
+    }
+
+    /// Waits until a path has shown that the fault reached it.
+    pub(crate) fn await_noticed(&self, path: usize, errors_before: u64) {
+        self.node.await_path(DEVICE, PATHS[path], "to notice its fault", |status| {
+            !status.is_up() || status.errors > errors_before
+        });
+    }
+
+    /// Waits until the device does what it can: every path up and carrying requests.
+    pub(crate) fn await_all_in_use(&self) {
+        self.node.await_in_use(DEVICE, self.paths(), 50);
+        wait::until_true("the device to be optimal", || self.node.device(DEVICE).state() == "optimal");
+    }
+}
