@@ -20,6 +20,9 @@ pub enum Action {
         path: usize,
         /// Index into the path's portals.
         portal: usize,
+        /// An earlier lane of this device whose session the gate is to finish first
+        /// (semantics 2.4, `kill=`). Where there is no gate it means nothing.
+        kill: Option<LaneId>,
     },
     /// End a lane; ends in `LaneDown`.
     CloseLane {

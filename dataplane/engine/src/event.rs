@@ -125,6 +125,24 @@ pub struct Offer {
     pub block_status: bool,
     /// A local file or memory: its completions are proof, nothing can be in doubt.
     pub local: bool,
+    /// The server proved to be a gate and took this lane's claim.
+    pub gate: Option<GateOffer>,
+}
+
+/// What a gate told of itself in the handshake (semantics 2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateOffer {
+    /// UUID of the volume, from its epoch register.
+    pub volume: u128,
+    /// Drawn anew at every start of the gate's process.
+    pub nonce: u128,
+    /// Changes whenever unflushed data may have been lost.
+    pub cache_generation: u64,
+    /// The epoch this lane's session was admitted with.
+    pub epoch: u64,
+    /// The session named by [`crate::Action::OpenLane`]'s `kill` is finished: nothing of
+    /// it will be executed any more. What it had not answered may have been executed or not.
+    pub killed: bool,
 }
 
 /// Why a lane is down.

@@ -94,7 +94,7 @@ impl Engine {
         path.lanes.push(slot as u16);
         let portal = path.portal;
         let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
-        self.act(Action::OpenLane { lane: id, path: program_index, portal });
+        self.act(Action::OpenLane { lane: id, path: program_index, portal, kill: None });
     }
 
     pub(crate) fn lane_opened(&mut self, id: LaneId, offer: Offer) {

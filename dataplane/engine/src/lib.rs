@@ -36,5 +36,5 @@ mod verify;
 
 pub use action::{Action, Close, SendData};
 pub use engine::Engine;
-pub use event::{Digest, Event, HostRequest, LaneFault, Offer, TcpSample};
+pub use event::{Digest, Event, GateOffer, HostRequest, LaneFault, Offer, TcpSample};
 pub use ids::{BufferId, LaneId, RequestTag, SessionId};

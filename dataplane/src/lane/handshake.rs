@@ -67,6 +67,7 @@ impl Reactor {
             extended: negotiated.mode.is_extended(),
             block_status: negotiated.base_allocation_id.is_some(),
             local: false,
+            gate: None,
         };
         self.lane_opened(key, offer);
     }

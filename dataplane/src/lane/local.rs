@@ -323,6 +323,7 @@ pub(crate) fn offer(size_bytes: u64, read_only: bool, block_device: bool) -> Off
         extended: false,
         block_status: true,
         local: true,
+        gate: None,
     }
 }
 

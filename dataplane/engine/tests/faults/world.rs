@@ -375,6 +375,7 @@ impl World {
             extended: false,
             block_status: true,
             local: false,
+            gate: None,
         };
         self.engine.handle(self.now, Event::LaneOpened { lane, offer });
     }

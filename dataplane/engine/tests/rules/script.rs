@@ -98,6 +98,7 @@ pub fn offer() -> Offer {
         extended: false,
         block_status: true,
         local: false,
+        gate: None,
     }
 }
 
