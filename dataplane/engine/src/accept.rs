@@ -54,11 +54,16 @@ impl Engine {
         if self.must_fail_now() {
             let errno = self.held_errno();
             self.fail_request(key, errno);
-        } else if host.command.is_write_like() && host.len > 0 {
+        } else if host.command.is_write_like() && host.len > 0 && self.is_ordered(host.command) {
             self.lock_range(key);
         } else {
             self.start_request(key);
         }
+    }
+
+    /// W9: all rules for writes are rules for discards.
+    fn is_ordered(&self, command: Command) -> bool {
+        command == Command::Write || self.rules.w9_discards
     }
 
     fn lock_range(&mut self, key: Key) {

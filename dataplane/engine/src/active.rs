@@ -138,7 +138,8 @@ impl Engine {
         let incoherent = self.program.coherent == Coherence::Incoherent || (several && single_conn);
         let before = self.active.write_through;
         self.active.write_through = incoherent;
-        self.active.policy = if incoherent { AccessPolicy::ActivePassive } else { self.program.access };
+        let narrow = incoherent && self.rules.w18_one_path;
+        self.active.policy = if narrow { AccessPolicy::ActivePassive } else { self.program.access };
         if incoherent && !before {
             self.event(
                 "incoherent_paths",
@@ -231,6 +232,7 @@ impl Engine {
     /// `proven` waits for proof in every case.
     fn must_wait_for(&self, old: usize) -> bool {
         match self.program.exclusive {
+            _ if !self.rules.w20_exclusive => false,
             Exclusive::Proven => self.path_has_open_copies(old),
             Exclusive::Issue => {
                 let path = &self.paths[old];

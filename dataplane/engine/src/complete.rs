@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::lane::{Slot, Use};
 use crate::request::{Kind, PieceState, RequestState};
 use crate::slab::Key;
-use crate::{Action, BufferId, Digest, LaneId, SendData};
+use crate::{Action, BufferId, Digest, LaneId, Rules, SendData};
 
 /// How long an EIO waits for a second opinion while the other paths are away.
 /// Longer than a server's restart takes, far shorter than the hold: a medium
@@ -196,7 +196,12 @@ impl Engine {
 
     fn piece_error(&mut self, answered: &Answered, errno: Errno) {
         let key = answered.piece;
-        let class = classify_errno(errno.to_wire());
+        let class = match classify_errno(errno.to_wire()) {
+            FaultClass::RequestError | FaultClass::Capacity if !self.rules.w7_definite_errors => {
+                FaultClass::StorageError
+            }
+            class => class,
+        };
         match class {
             FaultClass::RequestError | FaultClass::Capacity => {
                 let errno = Errno::from_wire(host_errno(class, errno.to_wire())).unwrap_or(Errno::Io);
@@ -237,7 +242,7 @@ impl Engine {
             .iter()
             .enumerate()
             .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
-        if refused_by.count_ones() >= 2 || !others {
+        if refused_by.count_ones() >= 2 || !others || !self.rules.w7_second_opinion {
             self.piece_failed(key, Errno::Io);
             return;
         }
@@ -300,7 +305,8 @@ impl Engine {
     pub(crate) fn finish_request(&mut self, key: Key) {
         let request = self.requests.get(key);
         let write = request.host.command.is_write_like();
-        if write && self.program.writers == Writers::Many && self.has_copies(key) {
+        let waits = self.program.writers == Writers::Many && self.rules.w5_answer_waits;
+        if write && waits && self.has_copies(key) {
             self.requests.get_mut(key).state = RequestState::AwaitingProof;
             return;
         }
@@ -323,6 +329,8 @@ impl Engine {
     /// keep their range quarantined if they write (W4).
     pub(crate) fn answer(&mut self, key: Key) {
         let request = self.requests.remove(key);
+        let stays =
+            if request.error.is_none() { self.rules.w4_quarantine } else { self.rules.w14_failed_writes };
         let mut next = request.first_piece;
         while let Some(piece) = next {
             next = self.pieces.get(piece).next;
@@ -333,7 +341,7 @@ impl Engine {
                 };
                 self.act(action);
             }
-            self.part_from(piece, request.range);
+            self.part_from(piece, request.range.filter(|_| stays));
         }
         let mut result = request.error.map_or(Ok(()), Err);
         if request.host.command == Command::Flush
@@ -358,9 +366,10 @@ impl Engine {
         piece.payload = None;
         if piece.copies > 0 && piece.is_write_like() {
             let (start, end) = (piece.offset, piece.end());
-            let Some(range) = range else { panic!("a write without a range lock was sent") };
-            let quarantine = self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key));
-            self.pieces.get_mut(key).quarantine = Some(quarantine);
+            assert!(range.is_some() || self.rules != Rules::ALL, "a write without a range lock was sent");
+            let quarantine = range
+                .map(|range| self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key)));
+            self.pieces.get_mut(key).quarantine = quarantine;
         }
         self.forget_piece(key);
     }

@@ -95,7 +95,7 @@ impl Engine {
         let heads = [self.queues.reads.front(), self.queues.writes.front(), self.queues.discards.front()];
         (0..3)
             .filter(|&which| !stuck[which])
-            .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX)
+            .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces)
             .filter_map(|which| heads[which].map(|&key| (self.pieces.get(key).order, which)))
             .min()
             .map(|(_, which)| which)
@@ -133,7 +133,8 @@ impl Engine {
             }
             let Some((in_flight, in_flight_bytes)) = self.room_on(index) else { continue };
             let Some(offer) = path.offer.as_ref() else { continue };
-            if self.active.last_resort && piece.copies > 0 && self.has_copy_on(index, key) {
+            let last = self.active.last_resort && self.rules.w15_last_path;
+            if last && piece.copies > 0 && self.has_copy_on(index, key) {
                 continue;
             }
             if native_only && form_of(piece, offer) != Form::Native {
@@ -223,7 +224,8 @@ impl Engine {
     /// Cuts a piece to what the path takes at once; the rest is queued behind it.
     fn cut(&mut self, key: Key, form: Form, offer: &Offer) -> Key {
         let piece = self.pieces.get(key);
-        let limit = limit_of(piece, form, offer);
+        let discard = matches!(piece.command, Command::Trim | Command::WriteZeroes) && form == Form::Native;
+        let limit = if discard && !self.rules.w6_pieces { u64::MAX } else { limit_of(piece, form, offer) };
         if piece.len <= limit {
             return key;
         }
@@ -285,13 +287,17 @@ impl Engine {
     }
 
     fn put_on_lane(&mut self, key: Key, slot: u16, form: Form, offer: &Offer) {
-        let through = self.active.write_through;
+        let rules = self.rules;
+        let through = self.active.write_through && rules.w18_write_through;
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
-        let wants_fua = write && (through || piece.flags.contains(CommandFlags::FUA));
+        let wants_fua = write
+            && (through || piece.flags.contains(CommandFlags::FUA))
+            && (rules.f3_fua_kept || !piece.resent);
         let native_fua = offer.flags.contains(TransmissionFlags::SEND_FUA);
         let (command, data) = match (form, piece.command) {
             (Form::ZeroesAsWrite, _) => (Command::Write, SendData::Zeroes),
+            (_, Command::Write) if piece.resent && !rules.w3_same_bytes => (Command::Write, SendData::Zeroes),
             (_, Command::Write) => {
                 let Some(buffer) = piece.payload else { panic!("a write without its payload was sent") };
                 (Command::Write, SendData::Buffer { buffer, at: piece.at })
@@ -310,8 +316,8 @@ impl Engine {
             piece.offset,
             if piece.command == Command::BlockStatus { piece.len.min(STATUS_BYTES_MAX) } else { piece.len },
         );
-        let used =
-            Use::Piece { piece: key, flush_after: wants_fua && !native_fua, flushing: false, moved: false };
+        let flush_after = wants_fua && !native_fua && rules.f3_fua_emulated;
+        let used = Use::Piece { piece: key, flush_after, flushing: false, moved: false };
         let lane = self.lane_at(slot).id;
         self.transmit(key, slot, used, Action::Send { lane, cookie: 0, command, flags, offset, len, data });
     }

@@ -35,9 +35,10 @@ pub(crate) struct Doubt {
 impl Engine {
     /// A whole frame of a write-like piece was on a connection that is gone.
     pub(crate) fn doubt(&mut self, piece: Key, path: usize) {
+        let quiesce = self.program.quiesce / if self.rules.w4_quiesce { 1 } else { 10 };
         let expires = match self.program.unproven {
-            Unproven::Assume => Some(self.now + self.program.quiesce),
-            Unproven::Hold => None,
+            Unproven::Hold if self.rules.w13_hold => None,
+            Unproven::Assume | Unproven::Hold => Some(self.now + quiesce),
         };
         self.doubts.push(Doubt { piece, path, expires });
     }

@@ -16,6 +16,7 @@
 //! | `reload` | a changed program, operator's commands | |
 //! | `status` | snapshot | |
 //! | `check` | invariants | |
+//! | `rules` | switches, for tests only | T5 |
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -33,7 +34,7 @@ use crate::ranges::{Holder, RangeTable};
 use crate::request::{Piece, Request};
 use crate::slab::{Key, Slab};
 use crate::verify::Identity;
-use crate::{Action, Event, SessionId};
+use crate::{Action, Event, Rules, SessionId};
 
 /// Counters shown in status.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +67,7 @@ pub(crate) struct Session {
 /// The state machine of one device. See the crate header.
 #[derive(Debug)]
 pub struct Engine {
+    pub(crate) rules: Rules,
     pub(crate) program: DeviceProgram,
     pub(crate) now: Nanos,
     /// State of the deterministic draws that jitter needs.
@@ -109,7 +111,13 @@ impl Engine {
     ///
     /// `seed` feeds jitter only; equal seeds and events give equal actions.
     pub fn new(program: &DeviceProgram, seed: u64, now: Nanos) -> Self {
+        Self::with_rules(program, seed, now, Rules::ALL)
+    }
+
+    /// The same with some safety rules turned off: for tests that must find the damage.
+    pub fn with_rules(program: &DeviceProgram, seed: u64, now: Nanos, rules: Rules) -> Self {
         let mut engine = Self {
+            rules,
             program: program.clone(),
             now,
             draws: seed,
@@ -117,7 +125,7 @@ impl Engine {
             sessions: Vec::new(),
             requests: Slab::new(),
             pieces: Slab::new(),
-            ranges: RangeTable::new(),
+            ranges: RangeTable::new(rules.w8_order),
             queues: Queues::default(),
             order: 0,
             discards_in_flight: 0,

@@ -50,7 +50,11 @@ impl Engine {
     /// The domain of a path; made on first use.
     pub(crate) fn domain_for(&mut self, path: &PathProgram) -> usize {
         let shared = path.same_cache.as_ref();
-        let found = self.domains.iter().position(|domain| shared.is_some() && domain.name.as_ref() == shared);
+        let apart = self.rules.f1_domains;
+        let found = self
+            .domains
+            .iter()
+            .position(|domain| !apart || (shared.is_some() && domain.name.as_ref() == shared));
         found.unwrap_or_else(|| {
             self.domains.push(Domain { name: shared.cloned(), acked: 0, flushed: 0, lost: false });
             self.domains.len() - 1
@@ -64,10 +68,15 @@ impl Engine {
             if self.domains[domain].acked > self.domains[domain].flushed {
                 any = false;
                 self.add_piece(request, Kind::Flush { domain });
+                if !self.rules.f2_every_domain {
+                    break;
+                }
             }
         }
-        if any {
+        if any && self.rules.f10_never_noop {
             self.add_piece(request, Kind::Flush { domain: ANY });
+        } else if any {
+            self.finish_request(request);
         }
     }
 
@@ -123,12 +132,20 @@ impl Engine {
     /// file once: what it wrote may be what was lost.
     pub(crate) fn flush_failed(&mut self, key: Key, path: usize) {
         let told = self.pieces.get(key).request.map(|request| self.requests.get(request).host.session);
-        for session in &mut self.sessions {
-            session.flush_error |= Some(session.id) != told;
-        }
+        self.owe_flush_error(told);
         let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
         self.event("flush_failed", Some(path), "F9", text.into());
         self.piece_failed(key, Errno::Io);
+    }
+
+    /// The next FLUSH of every session but this one fails.
+    fn owe_flush_error(&mut self, but: Option<SessionId>) {
+        if !self.rules.f9_every_session {
+            return;
+        }
+        for session in &mut self.sessions {
+            session.flush_error |= Some(session.id) != but;
+        }
     }
 
     /// Whether this session has still to be told of a failed FLUSH; tells it.
@@ -166,9 +183,7 @@ impl Engine {
         } else {
             let text = "FLUSH before the path was given up failed: writes acknowledged before it may be lost";
             self.event("flush_failed", Some(path), "F9", text.into());
-            for session in &mut self.sessions {
-                session.flush_error = true;
-            }
+            self.owe_flush_error(None);
         }
     }
 

@@ -107,7 +107,9 @@ impl Engine {
         if lane.state != LaneState::Opening {
             return;
         }
-        if let Err(reason) = self.judge_offer(path, &offer) {
+        if let Err(reason) = self.judge_offer(path, &offer)
+            && self.rules.f11_geometry
+        {
             self.refuse(id.slot, "3.3", reason);
             return;
         }
@@ -216,6 +218,7 @@ impl Engine {
         }
         lane.state = LaneState::Closing;
         let lane = lane.id;
+        let how = if self.rules.w1_abort { how } else { Close::Disconnect };
         self.act(Action::CloseLane { lane, how });
     }
 
@@ -283,13 +286,18 @@ impl Engine {
             Use::Piece { piece, flushing, moved, .. } => {
                 let whole = slot.frame_end <= sent_bytes;
                 let local = lane.offer.is_some_and(|offer| offer.local);
-                if whole && slot.write && !flushing && !local {
+                if whole && slot.write && !flushing && !local && self.rules.w4_doubt {
                     self.doubt(piece, lane.path);
                 } else {
                     self.pieces.get_mut(piece).copies -= 1;
                 }
                 if self.pieces.get(piece).state == PieceState::Done {
                     self.copy_settled(piece);
+                } else if !self.rules.f4_flush_again
+                    && matches!(self.pieces.get(piece).kind, Kind::Flush { .. })
+                {
+                    self.set_piece_state(piece, PieceState::Done);
+                    self.piece_closed(piece);
                 } else if !moved {
                     self.requeue(piece);
                 }

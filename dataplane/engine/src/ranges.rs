@@ -52,6 +52,7 @@ struct Entry {
 /// See the module header.
 #[derive(Debug)]
 pub(crate) struct RangeTable {
+    ordered: bool,
     entries: Slab<Entry>,
     /// (start, end, sequence, key) of every entry: the array that is searched.
     dense: Vec<(u64, u64, u64, Key)>,
@@ -61,8 +62,10 @@ pub(crate) struct RangeTable {
 }
 
 impl RangeTable {
-    pub(crate) fn new() -> Self {
+    /// `ordered`: rule W8 is in force; else only quarantines are waited for.
+    pub(crate) fn new(ordered: bool) -> Self {
         Self {
+            ordered,
             entries: Slab::new(),
             dense: Vec::new(),
             buckets: vec![0; BUCKETS as usize],
@@ -208,6 +211,7 @@ impl RangeTable {
         self.dense
             .iter()
             .filter(|&&(s, e, q, _)| s < end && start < e && q < sequence)
+            .filter(|&&(.., key)| self.ordered || matches!(self.entries.get(key).holder, Holder::Piece(_)))
             .max_by_key(|&&(_, _, q, _)| q)
             .map(|&(.., key)| key)
     }
@@ -249,7 +253,7 @@ mod tests {
     /// W8: overlapping writes go in order of arrival.
     #[test]
     fn overlapping_ranges_are_granted_in_order_of_arrival() {
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         let (a, held) = table.acquire(0, 4096, request(1));
         assert!(held);
         let (b, held) = table.acquire(0, 8192, request(2));
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn ranges_apart_do_not_wait() {
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         assert!(table.acquire(0, 4096, request(1)).1);
         assert!(table.acquire(4096, 8192, request(2)).1);
         assert!(table.acquire(1 << 40, (1 << 40) + 1, request(3)).1);
@@ -273,7 +277,7 @@ mod tests {
     /// W4: the successor waits for the quarantine, not only for the write.
     #[test]
     fn a_quarantine_blocks_who_waited_for_the_write() {
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         let (a, _) = table.acquire(0, 8192, request(1));
         let (_b, held) = table.acquire(0, 4096, request(2));
         assert!(!held);
@@ -288,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_waiter_may_give_up() {
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         let (a, _) = table.acquire(0, 4096, request(1));
         let (b, _) = table.acquire(0, 4096, request(2));
         let (_, held) = table.acquire(0, 4096, request(3));
@@ -299,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_whole_device_trim_is_counted_once_per_bucket() {
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         let (a, _) = table.acquire(0, 1 << 50, request(1));
         assert!(!table.acquire(1 << 49, (1 << 49) + 512, request(2)).1);
         assert_eq!(release(&mut table, a), [request(2)]);
@@ -313,7 +317,7 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % n
         };
-        let mut table = RangeTable::new();
+        let mut table = RangeTable::new(true);
         let mut held: Vec<(Key, u64, u64, u64)> = Vec::new();
         let mut waiting: Vec<(Key, u64, u64, u64)> = Vec::new();
         for n in 0..20_000_u64 {
