@@ -5,9 +5,13 @@ use nbd::{Command, CommandFlags, Errno};
 
 use crate::engine::{Engine, Session};
 use crate::ranges::Holder;
-use crate::request::{Kind, Piece, PieceState, Request, RequestState};
+use crate::request::{Kind, Origin, Piece, PieceState, Request, RequestState};
 use crate::slab::Key;
-use crate::{Action, HostRequest, SessionId};
+use crate::{Action, HostRequest, RequestTag, SessionId};
+
+/// What requests of our own carry where a host's would be named.
+const NO_TAG: RequestTag = RequestTag(u64::MAX);
+const NO_SESSION: SessionId = SessionId(u32::MAX);
 
 impl Engine {
     pub(crate) fn session_opened(&mut self, id: SessionId) {
@@ -30,7 +34,7 @@ impl Engine {
             .collect();
         for key in dropped {
             // A grant by an earlier round may have started it meanwhile.
-            if !self.requests.get(key).started {
+            if self.requests.contains(key) && !self.requests.get(key).started {
                 self.fail_request(key, Errno::Io);
             }
         }
@@ -41,8 +45,24 @@ impl Engine {
         if let Some(session) = self.sessions.iter_mut().find(|session| session.id == host.session) {
             session.in_flight += 1;
         }
-        let key = self.requests.insert(Request {
+        let key = self.insert_request(host, Origin::Host);
+        if self.must_fail_now() {
+            let errno = self.held_errno();
+            self.fail_request(key, errno);
+        } else if self.must_tell_loss(&host) {
+            self.fail_request(key, Errno::Io);
+        } else if host.command.is_write_like() && host.len > 0 && self.is_ordered(host.command) {
+            self.lock_range(key);
+        } else {
+            self.start_request(key);
+        }
+    }
+
+    fn insert_request(&mut self, host: HostRequest, origin: Origin) -> Key {
+        self.requests.insert(Request {
             host,
+            origin,
+            at: 0,
             state: RequestState::Active,
             accepted: self.now,
             pieces_open: 0,
@@ -50,11 +70,29 @@ impl Engine {
             error: None,
             range: None,
             started: false,
-        });
-        if self.must_fail_now() {
-            let errno = self.held_errno();
-            self.fail_request(key, errno);
-        } else if host.command.is_write_like() && host.len > 0 && self.is_ordered(host.command) {
+        })
+    }
+
+    /// A request that no host made. It goes the way of every other.
+    pub(crate) fn internal(
+        &mut self,
+        origin: Origin,
+        command: Command,
+        flags: CommandFlags,
+        offset: u64,
+        len: u64,
+    ) {
+        let host =
+            HostRequest { tag: NO_TAG, session: NO_SESSION, command, flags, offset, len, payload: None };
+        let key = self.insert_request(host, origin);
+        if let Origin::Replay(slot) = origin
+            && let Some((buffer, at)) = self.replay_begins(slot, key)
+        {
+            let request = self.requests.get_mut(key);
+            request.host.payload = Some(buffer);
+            request.at = at;
+        }
+        if command.is_write_like() {
             self.lock_range(key);
         } else {
             self.start_request(key);
@@ -81,11 +119,17 @@ impl Engine {
 
     /// Its range is free: queue its pieces.
     pub(crate) fn start_request(&mut self, key: Key) {
-        let host = {
+        let (host, origin) = {
             let request = self.requests.get_mut(key);
             request.state = RequestState::Active;
-            request.host
+            (request.host, request.origin)
         };
+        if let Origin::Replay(slot) = origin
+            && self.is_void(slot)
+        {
+            self.finish_request(key);
+            return;
+        }
         match host.command {
             Command::Disconnect => panic!("DISC is the driver's"),
             Command::Flush => self.start_flush(key),
@@ -106,7 +150,7 @@ impl Engine {
 
     /// One piece for the whole request, queued; `dispatch` cuts it if it must.
     pub(crate) fn add_piece(&mut self, request: Key, kind: Kind) -> Key {
-        let host = self.requests.get(request).host;
+        let Request { host, at, .. } = *self.requests.get(request);
         self.order += 1;
         let flags =
             if host.command.is_write_like() { host.flags } else { host.flags.without(CommandFlags::FUA) };
@@ -118,7 +162,7 @@ impl Engine {
             offset: host.offset,
             len: host.len,
             payload: host.payload,
-            at: 0,
+            at,
             next: None,
             state: PieceState::Queued,
             queued: false,
@@ -129,6 +173,7 @@ impl Engine {
             believe_at: None,
             quarantine: None,
             resent: false,
+            settled: None,
         });
         let entry = self.requests.get_mut(request);
         entry.pieces_open += 1;

@@ -20,6 +20,7 @@ impl Engine {
         self.check_copies();
         self.check_requests();
         self.check_queues();
+        self.retention.check(self.replay.iter().flat_map(|replay| replay.contents()));
     }
 
     fn check_copies(&self) {
@@ -77,6 +78,7 @@ impl Engine {
                 RequestState::Blocked => assert!(request.range.is_some() && request.first_piece.is_none()),
                 RequestState::Active => assert!(open > 0, "an active request has nothing to do"),
                 RequestState::AwaitingProof => assert_eq!(open, 0),
+                RequestState::AwaitingReplay => assert!(self.replay.is_some(), "waits for no replay"),
             }
         }
     }
@@ -87,7 +89,8 @@ impl Engine {
             + queues.writes.len()
             + queues.discards.len()
             + queues.flushes.len()
-            + self.active.parked.len();
+            + self.active.parked.len()
+            + self.replay.as_ref().map_or(0, |replay| replay.readers.len());
         let marked = self.pieces.iter().filter(|(_, piece)| piece.queued).count();
         assert_eq!(queued, marked, "queues and pieces disagree");
         let quarantines = self.pieces.iter().filter(|(_, piece)| piece.quarantine.is_some()).count();

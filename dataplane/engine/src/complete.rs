@@ -18,7 +18,8 @@ use program::{AccessPolicy, Nanos, SECOND, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Slot, Use};
-use crate::request::{Kind, PieceState, RequestState};
+use crate::request::{Kind, Origin, PieceState, Request, RequestState};
+use crate::retain::Settled;
 use crate::slab::Key;
 use crate::{Action, BufferId, Digest, LaneId, Rules, SendData};
 
@@ -164,6 +165,10 @@ impl Engine {
         if write && !durable {
             self.domains[domain].acked += 1;
         }
+        if write {
+            let settled = Settled { domain, mark: self.domains[domain].acked, durable };
+            self.pieces.get_mut(key).settled = Some(settled);
+        }
         if mark > 0 || matches!(flush, Kind::Flush { .. }) {
             self.flushed(domain, mark);
         }
@@ -304,6 +309,9 @@ impl Engine {
     /// Every piece is done.
     pub(crate) fn finish_request(&mut self, key: Key) {
         let request = self.requests.get(key);
+        if request.state == RequestState::AwaitingReplay {
+            return;
+        }
         let write = request.host.command.is_write_like();
         let waits = self.program.writers == Writers::Many && self.rules.w5_answer_waits;
         if write && waits && self.has_copies(key) {
@@ -329,8 +337,17 @@ impl Engine {
     /// keep their range quarantined if they write (W4).
     pub(crate) fn answer(&mut self, key: Key) {
         let request = self.requests.remove(key);
-        let stays =
-            if request.error.is_none() { self.rules.w4_quarantine } else { self.rules.w14_failed_writes };
+        self.leave_replay(key, &request);
+        let good = request.error.is_none();
+        let kept = match request.origin {
+            Origin::Host if good && request.host.command.is_write_like() => self.retain(&request),
+            Origin::Replay(slot) => {
+                self.segment_written(slot, &request);
+                true
+            }
+            Origin::Host | Origin::OwnFlush => false,
+        };
+        let stays = if good { self.rules.w4_quarantine } else { self.rules.w14_failed_writes };
         let mut next = request.first_piece;
         while let Some(piece) = next {
             next = self.pieces.get(piece).next;
@@ -343,19 +360,31 @@ impl Engine {
             }
             self.part_from(piece, request.range.filter(|_| stays));
         }
+        match request.origin {
+            Origin::Host => self.answer_host(&request, kept),
+            Origin::OwnFlush => self.own_flush_done(good),
+            Origin::Replay(_) => {}
+        }
+        if let Some(range) = request.range {
+            self.release_range(range);
+        }
+        if matches!(request.origin, Origin::Replay(_)) {
+            self.wake_readers();
+            self.check_replay();
+        }
+    }
+
+    fn answer_host(&mut self, request: &Request, kept: bool) {
         let mut result = request.error.map_or(Ok(()), Err);
         if request.host.command == Command::Flush
             && result.is_ok()
-            && self.owes_flush_error(request.host.session)
+            && (self.lost_writes.is_some() || self.owes_flush_error(request.host.session))
         {
             result = Err(Errno::Io);
         }
         self.reply_to_host(request.host, result);
-        if let Some(payload) = request.host.payload {
+        if let Some(payload) = request.host.payload.filter(|_| !kept) {
             self.act(Action::Release(payload));
-        }
-        if let Some(range) = request.range {
-            self.release_range(range);
         }
     }
 

@@ -11,6 +11,7 @@ use alloc::collections::VecDeque;
 
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
 use policies::Candidate;
+use program::Writers;
 
 use crate::engine::Engine;
 use crate::lane::Use;
@@ -34,6 +35,8 @@ enum Outcome {
     Stuck,
     /// Only paths that answered it EIO are left: it waits aside for another.
     Parked,
+    /// A read of what a replay has still to write; it waits there.
+    Waits,
 }
 
 /// How a path carries a piece.
@@ -61,6 +64,7 @@ impl Engine {
 
     /// Sends what can be sent.
     pub(crate) fn dispatch(&mut self) {
+        self.pump_replay();
         if !self.queues.flushes.is_empty() {
             self.dispatch_flushes();
         }
@@ -79,6 +83,7 @@ impl Engine {
                     stuck[which] = true;
                     self.enqueue(key, true);
                 }
+                Outcome::Waits => self.pieces.get_mut(key).queued = true,
                 Outcome::Parked => {
                     self.pieces.get_mut(key).queued = true;
                     self.active.parked.push(key);
@@ -102,6 +107,9 @@ impl Engine {
     }
 
     fn try_send(&mut self, key: Key) -> Outcome {
+        if self.pieces.get(key).command == Command::Read && self.waits_for_replay(key) {
+            return Outcome::Waits;
+        }
         self.collect_candidates(key, true);
         if self.candidates.is_empty() {
             self.collect_candidates(key, false);
@@ -240,6 +248,7 @@ impl Engine {
             copies: 0,
             landed: None,
             quarantine: None,
+            settled: None,
             ..*piece
         };
         piece.len = limit;
@@ -288,7 +297,9 @@ impl Engine {
 
     fn put_on_lane(&mut self, key: Key, slot: u16, form: Form, offer: &Offer) {
         let rules = self.rules;
-        let through = self.active.write_through && rules.w18_write_through;
+        let through = (self.active.write_through && rules.w18_write_through)
+            || (self.program.writers == Writers::Many && offer.gate.is_none() && rules.f7_write_through)
+            || self.retention_is_full();
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
         let wants_fua = write

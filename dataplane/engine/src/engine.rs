@@ -8,6 +8,8 @@
 //! | `complete` | replies, retries, answers | W2, W3, W7, W14 |
 //! | `doubt` | copies whose fate is open | W4, W5, W13 |
 //! | `flush` | cache domains | F1-F4, F10 |
+//! | `retain` | acknowledged writes that are not stable | F5, F7 |
+//! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
@@ -18,6 +20,7 @@
 //! | `check` | invariants | |
 //! | `rules` | switches, for tests only | T5 |
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,7 +34,9 @@ use crate::flush::Domain;
 use crate::lane::Lane;
 use crate::path::Path;
 use crate::ranges::{Holder, RangeTable};
+use crate::replay::Replay;
 use crate::request::{Piece, Request};
+use crate::retain::Retention;
 use crate::slab::{Key, Slab};
 use crate::verify::Identity;
 use crate::{Action, Event, Rules, SessionId};
@@ -86,6 +91,11 @@ pub struct Engine {
     pub(crate) lane_generations: Vec<u32>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) domains: Vec<Domain>,
+    pub(crate) retention: Retention,
+    /// Acknowledged writes are being written again.
+    pub(crate) replay: Option<Box<Replay>>,
+    /// Acknowledged writes are gone, and why; FLUSH and FUA fail until it is cleared (F9).
+    pub(crate) lost_writes: Option<String>,
     pub(crate) active: Active,
     pub(crate) selector: Selector,
     pub(crate) failback: Failback,
@@ -134,6 +144,9 @@ impl Engine {
             lane_generations: Vec::new(),
             doubts: Vec::new(),
             domains: Vec::new(),
+            retention: Retention::new(),
+            replay: None,
+            lost_writes: None,
             active: Active::default(),
             selector: Selector::new(selector_kind(program.selector)),
             failback: Failback::new(crate::reload::failback_when(program.failback)),

@@ -12,10 +12,10 @@
 //! earlier process wrote may still be in its cache, so one FLUSH is always sent
 //! (F10).
 //!
-//! Acknowledged writes are not retained yet: a domain that was lost with
-//! uncovered writes may have lost them, and the protocol cannot tell (semantics
-//! 0.2). The FLUSH waits until that domain is back, is sent there, and
-//! the event `cache_unproven` says what its success assumes.
+//! A domain all of whose connections are gone may have lost what was not covered; the
+//! protocol cannot tell (semantics 0.2), only a gate can. What is retained is written
+//! again (`retain`, `replay`). Where nothing is retained the FLUSH waits until the domain
+//! is back, is sent there, and the event `cache_unproven` says what its success assumes.
 
 use alloc::format;
 use alloc::string::String;
@@ -28,13 +28,13 @@ use crate::lane::{Lane, LaneState, Use};
 use crate::path::Admin;
 use crate::request::Kind;
 use crate::slab::Key;
-use crate::{Action, Close, LaneId, SendData, SessionId};
+use crate::{Action, Close, GateOffer, LaneId, SendData, SessionId};
 
 /// Any domain will do.
 const ANY: usize = usize::MAX;
 
 /// One volatile cache.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Domain {
     /// `same_cache`, if declared.
     name: Option<String>,
@@ -42,8 +42,15 @@ pub(crate) struct Domain {
     pub(crate) acked: u64,
     /// Of those, covered by a FLUSH.
     pub(crate) flushed: u64,
-    /// All its connections were gone at once while something was uncovered.
-    lost: bool,
+    /// All its connections were gone at once while something was uncovered, and nothing
+    /// is retained: the next FLUSH rests on the server having kept its cache.
+    unproven: bool,
+    /// The same where writes are retained: this many of `acked` are being written again (F6).
+    pub(crate) lost: Option<u64>,
+    /// Its FLUSH failed: everything is written again before the next.
+    rewrite: bool,
+    /// Volume and cache generation that a gate told (F6): equal ones are one cache.
+    cache: Option<(u128, u64)>,
 }
 
 impl Engine {
@@ -56,13 +63,22 @@ impl Engine {
             .iter()
             .position(|domain| !apart || (shared.is_some() && domain.name.as_ref() == shared));
         found.unwrap_or_else(|| {
-            self.domains.push(Domain { name: shared.cloned(), acked: 0, flushed: 0, lost: false });
+            self.domains.push(Domain { name: shared.cloned(), ..Domain::default() });
             self.domains.len() - 1
         })
     }
 
     /// One FLUSH piece per dirty domain, or one to anywhere.
     pub(crate) fn start_flush(&mut self, request: Key) {
+        let session = self.requests.get(request).host.session;
+        if self.owes_flush_error(session) {
+            self.fail_request(request, Errno::Io);
+            return;
+        }
+        self.rewrite_failed();
+        if self.flush_waits(request) {
+            return;
+        }
         let mut any = true;
         for domain in 0..self.domains.len() {
             if self.domains[domain].acked > self.domains[domain].flushed {
@@ -77,6 +93,15 @@ impl Engine {
             self.add_piece(request, Kind::Flush { domain: ANY });
         } else if any {
             self.finish_request(request);
+        }
+    }
+
+    /// A FLUSH failed before: what it should have covered is written again first.
+    fn rewrite_failed(&mut self) {
+        for domain in 0..self.domains.len() {
+            if core::mem::take(&mut self.domains[domain].rewrite) {
+                self.domain_lost(domain);
+            }
         }
     }
 
@@ -135,6 +160,8 @@ impl Engine {
         self.owe_flush_error(told);
         let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
         self.event("flush_failed", Some(path), "F9", text.into());
+        let domain = self.paths[path].domain;
+        self.domains[domain].rewrite = self.retains();
         self.piece_failed(key, Errno::Io);
     }
 
@@ -178,57 +205,103 @@ impl Engine {
 
     pub(crate) fn drain_flush_reply(&mut self, id: LaneId, mark: u64, result: Result<(), Errno>) {
         let path = self.lane_mut(id).path;
+        let domain = self.paths[path].domain;
         if result.is_ok() {
-            self.flushed(self.paths[path].domain, mark);
-        } else {
+            self.flushed(domain, mark);
+        } else if !self.domain_lost(domain) {
             let text = "FLUSH before the path was given up failed: writes acknowledged before it may be lost";
             self.event("flush_failed", Some(path), "F9", text.into());
             self.owe_flush_error(None);
         }
     }
 
-    /// A removed path's last lane is gone with something uncovered: no FLUSH can
-    /// reach it any more, and waiting for it would be waiting for ever.
-    pub(crate) fn abandon_domain(&mut self, path: usize) {
-        let domain = self.paths[path].domain;
-        let shared =
-            self.paths.iter().enumerate().any(|(other, entry)| {
-                other != path && entry.domain == domain && entry.admin != Admin::Removed
-            });
-        let entry = &mut self.domains[domain];
-        if shared || entry.acked <= entry.flushed {
+    /// A domain that no path of the configuration leads to any more: no FLUSH can reach
+    /// it, and waiting for it would be waiting for ever.
+    pub(crate) fn abandon_domain(&mut self, domain: usize) {
+        let named = self.paths.iter().any(|path| path.domain == domain && path.admin != Admin::Removed);
+        let entry = &self.domains[domain];
+        if named || entry.lost.is_some() || entry.acked <= entry.flushed || self.domain_lost(domain) {
             return;
         }
+        let entry = &mut self.domains[domain];
         entry.flushed = entry.acked;
-        entry.lost = false;
+        entry.unproven = false;
         let text = "the path was removed from the configuration before its acknowledged writes could be flushed; whether they are durable is up to its server";
-        self.event("cache_unproven", Some(path), "F2", text.into());
+        self.event("cache_unproven", None, "F2", text.into());
     }
 
     /// A FLUSH of `domain` that covers `mark` writes was answered well.
     pub(crate) fn flushed(&mut self, domain: usize, mark: u64) {
         let entry = &mut self.domains[domain];
-        entry.flushed = entry.flushed.max(mark);
-        if !core::mem::take(&mut entry.lost) {
+        if entry.lost.is_some() {
+            // Whatever answered has not what was lost; the replay ends that.
             return;
         }
-        let path = self.paths.iter().position(|path| path.domain == domain);
-        let text = format!(
-            "every connection to this storage was lost while {mark} writes were acknowledged and not all flushed; the FLUSH just answered assumes that the server kept its cache"
-        );
-        self.event("cache_unproven", path, "F6", text);
+        entry.flushed = entry.flushed.max(mark);
+        let unproven = core::mem::take(&mut entry.unproven);
+        self.cut_log();
+        if unproven {
+            let path = self.paths.iter().position(|path| path.domain == domain);
+            let text = format!(
+                "every connection to this storage was lost while {mark} writes were acknowledged and not all flushed; the FLUSH just answered assumes that the server kept its cache"
+            );
+            self.event("cache_unproven", path, "F6", text);
+        }
     }
 
-    /// Called when a lane of `path` is gone.
+    /// Called when a lane of `path` is gone or given up: with the last one the domain
+    /// counts as lost (F6), until the server proves that it kept its cache.
     pub(crate) fn domain_lost_lane(&mut self, path: usize) {
         let domain = self.paths[path].domain;
         let alive = self.lanes.iter().flatten().any(|lane| {
             self.paths[lane.path].domain == domain
                 && matches!(lane.state, LaneState::Up | LaneState::Draining)
         });
-        let entry = &mut self.domains[domain];
-        if !alive && entry.acked > entry.flushed {
-            entry.lost = true;
+        let entry = &self.domains[domain];
+        let news = entry.acked > entry.flushed && entry.lost != Some(entry.acked);
+        if !alive && news && !self.domain_lost(domain) {
+            self.domains[domain].unproven = true;
         }
+    }
+
+    /// A lane of `path` was accepted: which cache is behind it? Paths whose gates tell the
+    /// same volume and generation share one (F1).
+    pub(crate) fn note_cache(&mut self, path: usize, gate: Option<&GateOffer>) {
+        let told = gate.map(|gate| (gate.volume, gate.cache_generation));
+        let current = self.paths[path].domain;
+        let before = self.domains[current].cache;
+        if before == told {
+            if told.is_some() {
+                self.domains[current].unproven = false;
+                self.cache_kept(current);
+            }
+            return;
+        }
+        if let Some((_, generation)) = told.filter(|_| self.domains[current].unproven) {
+            self.lose_writes(format!(
+                "the gate came back with cache generation {generation}: what was acknowledged and not flushed is gone, and nothing of it was retained"
+            ));
+            self.domains[current].unproven = false;
+            self.domains[current].flushed = self.domains[current].acked;
+        }
+        let declared = self.paths[path].program.same_cache.is_some();
+        let shared = self.domains.iter().position(|domain| told.is_some() && domain.cache == told);
+        match shared.filter(|_| !declared && self.rules.f1_domains) {
+            Some(shared) => {
+                self.paths[path].domain = shared;
+                self.cache_kept(shared);
+                self.abandon_domain(current);
+            }
+            None if declared || !self.is_shared(current, path) => self.domains[current].cache = told,
+            None => {
+                self.domains.push(Domain { cache: told, ..Domain::default() });
+                self.paths[path].domain = self.domains.len() - 1;
+            }
+        }
+    }
+
+    /// Whether another path is in the same domain.
+    fn is_shared(&self, domain: usize, but: usize) -> bool {
+        self.paths.iter().enumerate().any(|(other, path)| other != but && path.domain == domain)
     }
 }

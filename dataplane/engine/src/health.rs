@@ -392,9 +392,7 @@ impl Engine {
             );
             // Also what is on lanes that do not answer: there are no others.
             let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
-            for key in all {
-                self.fail_request(key, Errno::Io);
-            }
+            self.fail_all(&all, Errno::Io);
             return;
         }
         self.fail_unstarted();
@@ -405,15 +403,22 @@ impl Engine {
         let waiting: Vec<Key> =
             self.requests.iter().map(|(key, _)| key).filter(|&key| self.waits(key)).collect();
         let errno = self.held_errno();
-        for key in waiting {
-            self.fail_request(key, errno);
+        self.fail_all(&waiting, errno);
+    }
+
+    /// One that fails may end another (a grant): only those that are still there.
+    fn fail_all(&mut self, keys: &[Key], errno: Errno) {
+        for &key in keys {
+            if self.requests.contains(key) {
+                self.fail_request(key, errno);
+            }
         }
     }
 
     /// Nothing of it is on a live lane.
     fn waits(&self, key: Key) -> bool {
         let request = self.requests.get(key);
-        if request.state == RequestState::Blocked {
+        if matches!(request.state, RequestState::Blocked | RequestState::AwaitingReplay) {
             return true;
         }
         let mut next = request.first_piece;
@@ -445,9 +450,7 @@ impl Engine {
             })
             .map(|(key, _)| key)
             .collect();
-        for key in due {
-            self.fail_request(key, Errno::Io);
-        }
+        self.fail_all(&due, Errno::Io);
         self.believe_parked();
     }
 

@@ -148,6 +148,8 @@ impl Engine {
         path.proven = true;
         path.refusal = None;
         path.backoff.reset();
+        self.note_cache(index, offer.gate.as_ref());
+        let path = &mut self.paths[index];
         if returning {
             path.failed_before = false;
             path.probation = Some(Probation::start(now));
@@ -328,6 +330,7 @@ impl Engine {
         path.errors += 1;
         path.reconnect_at = now + path.backoff.next_delay(draw);
         self.limit_zombies(index);
+        self.domain_lost_lane(index);
         if !self.lane_at(slot).in_order().any(|(_, slot)| slot.write) {
             self.close(slot, Close::Abort);
         }

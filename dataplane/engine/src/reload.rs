@@ -65,11 +65,14 @@ impl Engine {
             .position(|path| path.admin != Admin::Removed && keeps_lanes(&path.program, &new));
         match kept {
             Some(path) => {
-                let domain = self.domain_for(&new);
-                let path = &mut self.paths[path];
-                path.domain = domain;
-                path.program = new;
-                path.program_index = Some(index);
+                let before = self.paths[path].domain;
+                if self.paths[path].program.same_cache != new.same_cache {
+                    self.paths[path].domain = self.domain_for(&new);
+                }
+                let entry = &mut self.paths[path];
+                entry.program = new;
+                entry.program_index = Some(index);
+                self.abandon_domain(before);
             }
             None => self.add_path(index),
         }
@@ -135,7 +138,8 @@ impl Engine {
         let path = &mut self.paths[index];
         if path.admin == Admin::Removed && path.lanes.is_empty() {
             path.offer = None;
-            self.abandon_domain(index);
+            let domain = path.domain;
+            self.abandon_domain(domain);
         }
     }
 }

@@ -27,6 +27,7 @@
 use nbd::{Command, CommandFlags, Errno};
 use program::Nanos;
 
+use crate::retain::Settled;
 use crate::slab::Key;
 use crate::{BufferId, HostRequest};
 
@@ -42,12 +43,29 @@ pub(crate) enum RequestState {
     Active,
     /// Done, but not to be answered before its copies in doubt are proven (W5).
     AwaitingProof,
+    /// A FLUSH that is carried out when a replay has ended (F2).
+    AwaitingReplay,
+}
+
+/// Who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A host, who is answered.
+    Host,
+    /// We, to make acknowledged writes durable (F5).
+    OwnFlush,
+    /// A segment of a replay (F6), by its slot there.
+    Replay(Key),
 }
 
 /// One accepted host request.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// As a host would ask for it; the payload of a request of our own is not its to release.
     pub(crate) host: HostRequest,
+    pub(crate) origin: Origin,
+    /// First byte of the payload that is its own.
+    pub(crate) at: u64,
     pub(crate) state: RequestState,
     pub(crate) accepted: Nanos,
     /// Pieces that are not done.
@@ -116,6 +134,8 @@ pub(crate) struct Piece {
     pub(crate) quarantine: Option<Key>,
     /// It was sent again after a failure.
     pub(crate) resent: bool,
+    /// A write that was answered well: by which cache.
+    pub(crate) settled: Option<Settled>,
 }
 
 impl Piece {

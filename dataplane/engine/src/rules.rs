@@ -75,12 +75,24 @@ rules! {
     f1_domains,
     /// F2: a FLUSH goes to every dirty domain. Off: to the first.
     f2_every_domain,
+    /// F2: a FLUSH waits until a replay has ended.
+    f2_replay_first,
     /// F3: a write that is sent again keeps its FUA.
     f3_fua_kept,
     /// F3, 3.3: where a server has no FUA, the write is followed by a FLUSH.
     f3_fua_emulated,
     /// F4: a FLUSH whose lane is lost is sent again. Off: it counts as done.
     f4_flush_again,
+    /// F5: one history for the device. Off: one for each cache, so that what was written over through another comes back.
+    f5_one_history,
+    /// F6: what a lost cache held is written again. Off: it counts as stable.
+    f6_replay,
+    /// F6: a read of what is still to be written again waits.
+    f6_reads_wait,
+    /// F7: several writers without a gate write through.
+    f7_write_through,
+    /// F9: after a loss that cannot be mended FLUSH and FUA fail.
+    f9_sticky,
     /// F9: a failed FLUSH fails the next one of every session. Off: only its own.
     f9_every_session,
     /// F10: a FLUSH with nothing dirty asks the storage all the same.

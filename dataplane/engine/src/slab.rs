@@ -49,6 +49,11 @@ impl<T> Slab<T> {
         value
     }
 
+    /// Whether the key names an entry now.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.entries.get(key as usize).is_some_and(Option::is_some)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

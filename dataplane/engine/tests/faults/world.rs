@@ -231,6 +231,7 @@ impl World {
                 self.acked[block]
             );
         }
+        self.flush();
         assert!(self.buffers.is_empty(), "{} buffers leaked", self.buffers.len());
         let status = self.engine.status(self.now);
         assert_eq!(status.state, program::DeviceState::Optimal, "not optimal after healing: {status:#?}");
@@ -330,6 +331,30 @@ impl World {
         self.requests.insert(tag, (host, values, Vec::new(), self.now));
         self.floor_at_issue.insert(tag, self.acked[block as usize..(block + count) as usize].to_vec());
         self.engine.handle(self.now, Event::Request(host));
+    }
+
+    /// Lets go of what is retained.
+    fn flush(&mut self) {
+        self.next_tag += 1;
+        let tag = RequestTag(self.next_tag);
+        let host = HostRequest {
+            tag,
+            session: SessionId(1),
+            command: Command::Flush,
+            flags: CommandFlags::empty(),
+            offset: 0,
+            len: 0,
+            payload: None,
+        };
+        self.requests.insert(tag, (host, Vec::new(), Vec::new(), self.now));
+        self.floor_at_issue.insert(tag, Vec::new());
+        self.engine.handle(self.now, Event::Request(host));
+        self.drain();
+        let end = self.now + 10 * SECOND;
+        while self.now < end {
+            self.step();
+        }
+        assert_eq!(self.engine.retained_bytes(), 0, "everything is flushed");
     }
 
     fn buffer(&mut self, values: Vec<u64>) -> BufferId {
@@ -689,13 +714,13 @@ impl World {
                 && offset + count as u64 * BLOCK <= host.offset + host.len
         };
         // Only one zeroes request over a range is granted at a time (W8): the oldest.
-        let oldest = self
-            .requests
-            .values()
-            .filter(|(host, ..)| covers(host))
-            .min_by_key(|(host, ..)| host.tag)
-            .expect("a zeroes request for this range is open");
-        vec![oldest.1[0]; count]
+        let oldest =
+            self.requests.values().filter(|(host, ..)| covers(host)).min_by_key(|(host, ..)| host.tag);
+        match oldest {
+            Some(oldest) => vec![oldest.1[0]; count],
+            // Written again after a cache was lost: the newest that was acknowledged.
+            None => self.acked[(offset / BLOCK) as usize..][..count].to_vec(),
+        }
     }
 
     fn replied(&mut self, tag: RequestTag, result: Result<(), Errno>) {

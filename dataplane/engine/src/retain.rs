@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Acknowledged writes that storage may still lose (rule F5).
+//!
+//! One history for the whole device, in the order of acknowledgement: a log that a
+//! FLUSH cuts at its old end. The normal path pays a push for a write and a pop for
+//! its FLUSH; a map is built only when a cache was lost (`replay`).
+//!
+//! | content of an entry | from | when its cache is lost |
+//! |---|---|---|
+//! | bytes, pinned | WRITE | written again, where nothing newer covers it |
+//! | zeroes | WRITE_ZEROES | the same |
+//! | none | TRIM, a write with FUA, a write that a FLUSH has covered since | nothing, but it covers what is older |
+//!
+//! The last row is the point of one history: X1 acknowledged through one path and
+//! X2 over it through another, the first server loses its cache: X1 must not come back.
+//!
+//! Bounds: when half of the limit is used a FLUSH of our own is sent; at the limit
+//! writes carry FUA and are not retained, which is back-pressure by the storage
+//! itself. What is in flight at that moment may go over it, by no more than the
+//! in-flight caps allow.
+//!
+//! Local storage needs none of this: its cache is this host's kernel, which does not
+//! end before us. Nor has a device with several writers any: what another member wrote
+//! since must not be written over (F7).
+
+use alloc::collections::VecDeque;
+
+use nbd::{Command, CommandFlags};
+use program::{Nanos, SECOND, Target, Writers};
+
+use crate::engine::Engine;
+use crate::request::{Origin, Request};
+use crate::slab::{Key, Slab};
+use crate::{Action, BufferId};
+
+/// What an entry costs beside its bytes.
+const ENTRY_BYTES: u64 = 128;
+/// Until the next FLUSH of our own after one that failed.
+const FLUSH_AGAIN: Nanos = SECOND;
+
+/// Bytes of a write that several entries may refer to.
+#[derive(Debug)]
+struct Payload {
+    buffer: BufferId,
+    len: u64,
+    users: u32,
+}
+
+/// See the table in the module header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// `at`: first byte of the payload.
+    Bytes {
+        payload: Key,
+        at: u64,
+    },
+    Zeroes {
+        no_hole: bool,
+    },
+    None,
+}
+
+impl Content {
+    /// The same, `by` bytes further on.
+    pub(crate) fn from(self, by: u64) -> Self {
+        match self {
+            Self::Bytes { payload, at } => Self::Bytes { payload, at: at + by },
+            other => other,
+        }
+    }
+}
+
+/// One acknowledged write, or a part of one that went another way than the rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Cache domain it was acknowledged by.
+    pub(crate) domain: usize,
+    /// Stable once this many writes of the domain are covered by a FLUSH.
+    pub(crate) mark: u64,
+    pub(crate) content: Content,
+}
+
+/// Where a piece was acknowledged, and whether it was durable by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) domain: usize,
+    pub(crate) mark: u64,
+    pub(crate) durable: bool,
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct Retention {
+    bytes: u64,
+    pub(crate) log: VecDeque<Entry>,
+    payloads: Slab<Payload>,
+    /// A FLUSH of our own is on its way.
+    flushing: bool,
+    flush_again_at: Nanos,
+}
+
+impl Retention {
+    pub(crate) fn new() -> Self {
+        Self { bytes: 0, log: VecDeque::new(), payloads: Slab::new(), flushing: false, flush_again_at: 0 }
+    }
+
+    /// Takes over a buffer; its first user must follow.
+    pub(crate) fn keep(&mut self, buffer: BufferId, len: u64) -> Key {
+        self.bytes += len;
+        self.payloads.insert(Payload { buffer, len, users: 0 })
+    }
+
+    pub(crate) fn buffer(&self, payload: Key) -> BufferId {
+        self.payloads.get(payload).buffer
+    }
+
+    /// One more user of the bytes of `content`.
+    pub(crate) fn share(&mut self, content: Content) {
+        if let Content::Bytes { payload, .. } = content {
+            self.payloads.get_mut(payload).users += 1;
+        }
+    }
+
+    /// One user less; the buffer if it was the last.
+    #[must_use]
+    fn give_up(&mut self, content: Content) -> Option<BufferId> {
+        let Content::Bytes { payload, .. } = content else { return None };
+        let entry = self.payloads.get_mut(payload);
+        entry.users -= 1;
+        if entry.users > 0 {
+            return None;
+        }
+        let entry = self.payloads.remove(payload);
+        self.bytes -= entry.len;
+        Some(entry.buffer)
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += ENTRY_BYTES;
+        self.share(entry.content);
+        self.log.push_back(entry);
+    }
+
+    /// For `check_invariants`; `others`: users of bytes outside the log.
+    pub(crate) fn check(&self, others: impl Iterator<Item = Content>) {
+        let most = self.payloads.iter().map(|(key, _)| key as usize + 1).max().unwrap_or(0);
+        let mut users = alloc::vec![0_u32; most];
+        for content in self.log.iter().map(|entry| entry.content).chain(others) {
+            if let Content::Bytes { payload, .. } = content {
+                users[payload as usize] += 1;
+            }
+        }
+        let mut bytes = self.log.len() as u64 * ENTRY_BYTES;
+        for (key, payload) in self.payloads.iter() {
+            assert_eq!(payload.users, users[key as usize], "retained bytes miscount their users");
+            bytes += payload.len;
+        }
+        assert_eq!(bytes, self.bytes, "retention miscounts its memory");
+    }
+}
+
+impl Engine {
+    /// Whether acknowledged writes are kept (F5, F7).
+    pub(crate) fn retains(&self) -> bool {
+        self.program.retention_bytes > 0
+            && self.program.writers == Writers::One
+            && self.paths.iter().any(|path| matches!(path.program.target, Target::Nbd { .. }))
+    }
+
+    /// No room for another acknowledged write: it must be durable when it is answered.
+    pub(crate) fn retention_is_full(&self) -> bool {
+        self.retention.bytes >= self.program.retention_bytes && self.retains()
+    }
+
+    /// Memory pinned by acknowledged writes, in bytes. The buffers among it are counted
+    /// by the driver as in use, too.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retention.bytes
+    }
+
+    /// A write of a host is about to be answered well: notes it, and keeps its bytes as
+    /// long as a cache may lose them. Returns whether the payload was taken over.
+    pub(crate) fn retain(&mut self, request: &Request) -> bool {
+        if !self.retains() {
+            return false;
+        }
+        let host = request.host;
+        let mut kept = None;
+        let mut next = request.first_piece;
+        while let Some(key) = next {
+            let piece = self.pieces.get(key);
+            next = piece.next;
+            let Some(settled) = piece.settled else { continue };
+            let stable = settled.durable || self.domains[settled.domain].flushed >= settled.mark;
+            let content = match (stable, piece.command, host.payload) {
+                (false, Command::Write, Some(buffer)) => {
+                    let at = piece.at;
+                    let payload = *kept.get_or_insert_with(|| self.retention.keep(buffer, host.len));
+                    Content::Bytes { payload, at }
+                }
+                (false, Command::WriteZeroes, _) => {
+                    Content::Zeroes { no_hole: piece.flags.contains(CommandFlags::NO_HOLE) }
+                }
+                _ => Content::None,
+            };
+            let (start, end) = (piece.offset, piece.end());
+            // Something older may be there that it has to cover.
+            if content != Content::None || !self.retention.log.is_empty() {
+                let Settled { domain, mark, .. } = settled;
+                self.retention.push(Entry { start, end, domain, mark, content });
+            }
+            self.replay_superseded(start, end);
+        }
+        if self.retention.bytes * 2 > self.program.retention_bytes {
+            self.flush_for_room();
+        }
+        kept.is_some()
+    }
+
+    /// A part was written again: from now on it is a write of that domain.
+    pub(crate) fn retain_again(&mut self, start: u64, end: u64, settled: Settled, content: Content) {
+        let Settled { domain, mark, durable } = settled;
+        let content = if durable { Content::None } else { content };
+        self.retention.push(Entry { start, end, domain, mark, content });
+    }
+
+    /// Nothing can lose it any more, or it only covers what is older.
+    pub(crate) fn is_stable(&self, entry: &Entry) -> bool {
+        entry.content == Content::None || self.domains[entry.domain].flushed >= entry.mark
+    }
+
+    /// A FLUSH has covered something: lets go of what is stable.
+    pub(crate) fn cut_log(&mut self) {
+        while let Some(entry) = self.retention.log.front().copied()
+            && self.is_stable(&entry)
+        {
+            self.retention.log.pop_front();
+            self.retention.bytes -= ENTRY_BYTES;
+            self.forget_content(entry.content);
+        }
+        // Something old cannot be flushed: lets at least the bytes behind it go.
+        if self.retention.bytes * 2 > self.program.retention_bytes {
+            for at in 0..self.retention.log.len() {
+                let entry = self.retention.log[at];
+                if entry.content != Content::None && self.is_stable(&entry) {
+                    self.retention.log[at].content = Content::None;
+                    self.forget_content(entry.content);
+                }
+            }
+        }
+    }
+
+    /// One user of these bytes less.
+    pub(crate) fn forget_content(&mut self, content: Content) {
+        if let Some(buffer) = self.retention.give_up(content) {
+            self.act(Action::Release(buffer));
+        }
+    }
+
+    fn flush_for_room(&mut self) {
+        if !self.retention.flushing && self.replay.is_none() && self.now >= self.retention.flush_again_at {
+            self.own_flush();
+        }
+    }
+
+    /// Makes everything acknowledged so far durable, in the background.
+    pub(crate) fn own_flush(&mut self) {
+        if !self.stopping {
+            self.retention.flushing = true;
+            self.internal(Origin::OwnFlush, Command::Flush, CommandFlags::empty(), 0, 0);
+        }
+    }
+
+    pub(crate) fn own_flush_done(&mut self, good: bool) {
+        self.retention.flushing = false;
+        if !good {
+            self.retention.flush_again_at = self.now + FLUSH_AGAIN;
+        }
+    }
+}
