@@ -117,3 +117,18 @@ fn records_of_every_format_are_read() {
     let written = fs::read_to_string(dir.path().join("devices/vol0.json")).expect("readable");
     assert_eq!(written, fs::read_to_string(golden.join("format-1.json")).expect("readable"));
 }
+
+/// W10: the marker of a running device outlives a crash and nothing else.
+#[test]
+fn a_marker_tells_of_a_crash() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = StateDir::open(dir.path()).expect("opened");
+    assert!(!state.mark_running("vol0").expect("marked"), "nobody served it before");
+    drop(state);
+    let state = StateDir::open(dir.path()).expect("opened again");
+    assert!(state.mark_running("vol0").expect("marked"), "no clean stop was noted");
+    state.mark_clean("vol0").expect("noted");
+    state.mark_clean("vol0").expect("noted twice");
+    assert!(!state.mark_running("vol0").expect("marked"));
+    assert!(!state.mark_running("x/y z").expect("marked"), "each device has its own");
+}

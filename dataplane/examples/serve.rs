@@ -64,10 +64,12 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         failback: Failback::After(60 * SECOND),
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        host_sessions: program::HostSessions::Shared,
         retention_bytes: 64 << 20,
         size_bytes: None,
         identity: None,
         recorded: None,
+        unclean: false,
         paths,
     }
 }

@@ -6,17 +6,25 @@
 //! memory and lanes are always read. Over the budget nothing fails: the host's socket is
 //! not read for a while (back-pressure).
 //!
+//! A quarter of the memory is for acknowledged writes that are retained (rule F5): what they pin is counted
+//! there and not against requests, else a device that cannot flush would leave no room for any request. Of that
+//! quarter a device may have what others leave.
+//!
 //! Shares are dynamic. A session with requests in flight may go up to a quarter of what
 //! is free, so that n greedy sessions settle at B / (4 + n) each and some is always left.
 //! A session without any gets its one request as soon as it fits at all, in the order of
 //! asking; while one waits for that, nobody else's share grows.
 
-use crate::limits::{REQUEST_OVERHEAD_BYTES, SESSION_SHARE};
+use crate::limits::{REQUEST_OVERHEAD_BYTES, RETENTION_SHARE, SESSION_SHARE};
 
 /// Memory of one reactor.
 pub(crate) struct Budget {
+    /// For requests.
     limit: usize,
     reserved: usize,
+    /// For acknowledged writes.
+    retention: usize,
+    retained: usize,
 }
 
 /// Why a request must wait.
@@ -29,12 +37,22 @@ pub(crate) enum Wait {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, reserved: 0 }
+    /// `memory`: all there is, in bytes.
+    pub(crate) fn new(memory: usize) -> Self {
+        let mut budget = Self { limit: 0, reserved: 0, retention: 0, retained: 0 };
+        budget.set_memory(memory);
+        budget
     }
 
-    pub(crate) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
+    pub(crate) fn set_memory(&mut self, memory: usize) {
+        self.retention = memory / RETENTION_SHARE;
+        self.limit = memory - self.retention;
+    }
+
+    /// A device retains `now` bytes instead of `before`; returns how many it may.
+    pub(crate) fn retain(&mut self, before: usize, now: usize) -> usize {
+        self.retained = self.retained + now - before;
+        now + self.retention.saturating_sub(self.retained)
     }
 
     /// What a request with `data` bytes either way counts for.
@@ -44,14 +62,19 @@ impl Budget {
     }
 
     fn free(&self, live: usize) -> usize {
-        self.limit.saturating_sub(self.reserved).saturating_sub(live)
+        self.limit.saturating_sub(self.reserved).saturating_sub(self.requests(live))
+    }
+
+    /// Bytes in buffers of requests, of `live` in all.
+    fn requests(&self, live: usize) -> usize {
+        live.saturating_sub(self.retained)
     }
 
     /// Judges a request of `cost` bytes. `live`: bytes in buffers now; `held`: what the
     /// session's requests count for already; `queue`: others wait for memory.
     pub(crate) fn judge(&self, cost: usize, live: usize, held: usize, queue: bool) -> Result<(), Wait> {
         let free = self.free(live);
-        if self.reserved == 0 && live == 0 {
+        if self.reserved == 0 && self.requests(live) == 0 {
             // Nothing else is in hand: the largest request gets through on the smallest budget.
             return Ok(());
         }
@@ -88,9 +111,27 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
+    /// This much for requests.
+    fn with(limit: usize) -> Budget {
+        let budget = Budget::new(limit / (RETENTION_SHARE - 1) * RETENTION_SHARE);
+        Budget { limit, ..budget }
+    }
+
+    /// Retained bytes take no request's place, and a device gets what others leave.
+    #[test]
+    fn retained_bytes_have_a_share_of_their_own() {
+        let mut budget = Budget::new(64 * MIB);
+        assert_eq!(budget.retain(0, 0), 16 * MIB);
+        assert_eq!(budget.retain(0, 15 * MIB), 16 * MIB, "a device alone has all of it");
+        assert_eq!(budget.retain(0, 512), MIB, "another what is left");
+        assert_eq!(budget.judge(32 * MIB, 15 * MIB + 512, 0, false), Ok(()));
+        assert_eq!(budget.retain(15 * MIB, 0), 16 * MIB - 512);
+        assert_eq!(budget.judge(48 * MIB, 512, 0, false), Ok(()));
+    }
+
     #[test]
     fn a_greedy_session_leaves_room_for_the_next() {
-        let mut budget = Budget::new(64 * MIB);
+        let mut budget = with(64 * MIB);
         let mut held = 0;
         while budget.judge(MIB, 0, held, false).is_ok() {
             budget.reserve(MIB);
@@ -103,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_first_request_waits_only_for_memory() {
-        let mut budget = Budget::new(64 * MIB);
+        let mut budget = with(64 * MIB);
         budget.reserve(40 * MIB);
         assert_eq!(budget.judge(32 * MIB, 0, 0, false), Err(Wait::Memory));
         budget.release(8 * MIB);
@@ -113,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_smallest_budget_lets_the_largest_request_through() {
-        let mut budget = Budget::new(MIB);
+        let mut budget = with(MIB);
         assert_eq!(budget.judge(32 * MIB, 0, 0, false), Ok(()));
         budget.reserve(32 * MIB);
         assert_eq!(budget.judge(512, 0, 0, false), Err(Wait::Memory));
@@ -121,7 +162,7 @@ mod tests {
 
     #[test]
     fn while_one_waits_nobody_overtakes() {
-        let mut budget = Budget::new(64 * MIB);
+        let mut budget = with(64 * MIB);
         budget.reserve(512);
         assert_eq!(budget.judge(512, 0, 0, true), Err(Wait::Memory));
         assert_eq!(budget.judge(512, 0, 512, true), Err(Wait::Own));

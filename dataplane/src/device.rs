@@ -30,6 +30,8 @@ pub(crate) struct Device {
     pub(crate) removed: bool,
     /// Had an event since its deadline was looked at.
     pub(crate) touched: bool,
+    /// Bytes its engine retained when last looked at.
+    pub(crate) retained_bytes: usize,
     /// The earliest timer that is set.
     pub(crate) timer_at: Option<Nanos>,
 }
@@ -44,6 +46,7 @@ impl Device {
             memory: BTreeMap::new(),
             removed: false,
             touched: false,
+            retained_bytes: 0,
             timer_at: None,
         }
     }

@@ -14,6 +14,9 @@ pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512;
 /// this: one greedy host cannot starve the next.
 pub(crate) const SESSION_SHARE: usize = 4;
 
+/// The memory of a reactor divided by this is for acknowledged writes that are retained.
+pub(crate) const RETENTION_SHARE: usize = 4;
+
 /// Payload up to this is copied out of the receive chunk, in bytes; the rest of a larger
 /// one is received straight into the request's buffer. Measured with 16 and 32 KiB
 /// requests: receives of their own (8 KiB here) cost 20 to 45 % more CPU per request,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::SegQueue;
-use program::{DeviceStatus, Listener, Nanos, PathCommand, Program};
+use program::{DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program};
 use ring::wake::Waker;
 
 use crate::jobs::Done;
@@ -34,6 +34,8 @@ pub(crate) enum Mail {
     Apply(Arc<Program>, Vec<(Listener, OwnedFd)>),
     /// An operator's command.
     Path { device: String, path: usize, command: PathCommand },
+    /// The same for a device as a whole.
+    Device { device: String, command: DeviceCommand },
     /// Answer with the state of every device of yours.
     Snapshot(Sender<Vec<DeviceStatus>>),
     /// The directory has changed: waiting handshakes may go on.

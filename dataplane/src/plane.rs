@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
-use program::{ControlCommand, DeviceStatus, Listener, Nanos, PathCommand, Program, SocketAddress};
+use program::{
+    ControlCommand, DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program, SocketAddress,
+};
 use ring::{RingError, listen};
 
 use crate::directory::Directory;
@@ -86,6 +88,7 @@ impl DataPlane {
         match command {
             ControlCommand::Apply(program) => self.apply(program),
             ControlCommand::Path { device, path, command } => self.path(device, &path, command),
+            ControlCommand::Device { device, command } => self.device(device, command),
             ControlCommand::Shutdown { bound } => {
                 self.shutdown(bound);
                 Ok(())
@@ -124,6 +127,16 @@ impl DataPlane {
         };
         if let Some(owner) = self.node.directory.owner(&device) {
             self.node.mailboxes[owner].send(Mail::Path { device, path: index, command });
+        }
+        Ok(())
+    }
+
+    fn device(&self, device: String, command: DeviceCommand) -> Result<(), CommandError> {
+        if !self.control().program.devices.iter().any(|found| found.name == device) {
+            return Err(CommandError::UnknownDevice(device));
+        }
+        if let Some(owner) = self.node.directory.owner(&device) {
+            self.node.mailboxes[owner].send(Mail::Device { device, command });
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use common::host::{Host, pattern};
 use common::{MIB, Running, device, memory, path, program, public};
 use nbd::client::{ClientConfig, HandshakeError};
 use nbd::{Command, CommandFlags, Errno, OptionError};
-use program::{Exports, Listener, SECOND, SocketAddress};
+use program::{Exports, HostSessions, Listener, SECOND, SocketAddress};
 
 const NONE: CommandFlags = CommandFlags::empty();
 
@@ -257,4 +257,23 @@ fn devices_are_spread_over_reactors() {
         host.write(0, &[index as u8; 10_000]).unwrap();
         assert!(host.read(0, 10_000).unwrap().iter().all(|byte| *byte == index as u8));
     }
+}
+
+/// W21: one session of a host at a time, if the device is to have it so.
+#[test]
+fn a_new_session_ends_the_older_ones_of_its_host() {
+    let mut exclusive = device("vol0", vec![path("a", memory(64 * MIB))]);
+    exclusive.host_sessions = HostSessions::Exclusive;
+    let shared = device("vol1", vec![path("a", memory(64 * MIB))]);
+    let running = Running::start(program(vec![public()], vec![exclusive, shared]));
+    let mut old = Host::connect(running.address(0), "vol0");
+    let mut elsewhere = Host::connect(running.address(0), "vol1");
+    old.write(0, &pattern(1, 4096)).unwrap();
+    let mut new = Host::connect(running.address(0), "vol0");
+    assert!(old.is_closed(), "its host has a new session");
+    assert!(new.read(0, 4096).unwrap() == pattern(1, 4096));
+    elsewhere.write(0, &pattern(2, 512)).unwrap();
+    let multi_conn = nbd::TransmissionFlags::CAN_MULTI_CONN;
+    assert!(!new.negotiated.flags.contains(multi_conn) && elsewhere.negotiated.flags.contains(multi_conn));
+    running.await_status("vol0", |status| status.sessions.len() == 1);
 }

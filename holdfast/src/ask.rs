@@ -8,7 +8,7 @@ use controlplane::config::{Environment, ShownValue, load, to_toml};
 use controlplane::services::{EventPage, Reloaded};
 use serde_json::Value;
 
-use crate::cli::{ConfigShowArgs, EventsArgs, PathArgs, ReloadArgs, StatusArgs};
+use crate::cli::{ConfigShowArgs, DeviceArgs, EventsArgs, PathArgs, ReloadArgs, StatusArgs};
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Status};
 use crate::output;
@@ -46,6 +46,14 @@ pub(crate) fn path(arguments: &PathArgs) -> Result<(), Failure> {
     output::print(&format!(
         "{verb} of path {path} of {device} is ordered; `holdfast status` shows what came of it\n"
     ));
+    Ok(())
+}
+
+/// `holdfast device`.
+pub(crate) fn device(arguments: &DeviceArgs) -> Result<(), Failure> {
+    let (device, verb) = (&arguments.device, arguments.action.as_str());
+    Client::new(arguments.api.api.as_ref())?.post(&format!("/v1/devices/{}/{verb}", segment(device)))?;
+    output::print(&format!("{verb} of {device} is ordered; `holdfast status` shows what came of it\n"));
     Ok(())
 }
 

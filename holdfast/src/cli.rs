@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Take a path out of service, or back
     Path(PathArgs),
+    /// End a device's hold, or take note of a loss
+    Device(DeviceArgs),
     /// Show what happened
     Events(EventsArgs),
     /// Show the configuration
@@ -133,6 +135,33 @@ impl PathVerb {
             Self::Fail => "fail",
             Self::Reinstate => "reinstate",
             Self::Drain => "drain",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeviceArgs {
+    /// What to do
+    pub(crate) action: DeviceVerb,
+    /// Device name
+    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceVerb {
+    /// With no path left: requests fail with EIO now instead of at the end of the hold
+    FailNow,
+    /// Acknowledged writes were lost: you know, and FLUSH may work again
+    ClearLoss,
+}
+
+impl DeviceVerb {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailNow => "fail-now",
+            Self::ClearLoss => "clear-loss",
         }
     }
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Gate(arguments) => gate::gate(arguments),
         Command::Status(arguments) => ask::status(arguments),
         Command::Path(arguments) => ask::path(arguments),
+        Command::Device(arguments) => ask::device(arguments),
         Command::Events(arguments) => ask::events(arguments),
         Command::Config(ConfigCommand::Show(arguments)) => ask::config_show(arguments),
         Command::Reload(arguments) => ask::reload(arguments),

@@ -53,6 +53,19 @@ fn device(device: &DeviceDocument) -> String {
         device.errors,
         device.resent,
     ));
+    if device.ghosts > 0 {
+        lines.push(format!("  {} writes were let go without proof and may still land", device.ghosts));
+    }
+    if device.replaying {
+        lines.push("  acknowledged writes are being written again".to_owned());
+    }
+    if !device.lost_writes.is_empty() {
+        lines.push(format!(
+            "  LOST WRITES: {}; FLUSH fails until `holdfast device clear-loss {}`",
+            clean(&device.lost_writes),
+            clean(&device.name)
+        ));
+    }
     lines.extend(columns(&device.paths));
     lines.join("\n") + "\n"
 }

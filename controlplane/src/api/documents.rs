@@ -63,7 +63,7 @@ pub struct DeviceDocument {
     pub name: String,
     /// `active-active` or `active-passive`, as in force.
     pub policy: String,
-    /// `unknown`, `optimal`, `degraded`, `held` or `failed`.
+    /// `unknown`, `optimal`, `degraded`, `recovering`, `held` or `failed`.
     pub state: String,
     /// Export size, 0 while unknown.
     pub size_bytes: u64,
@@ -81,6 +81,14 @@ pub struct DeviceDocument {
     pub held: u64,
     /// Byte ranges quarantined.
     pub quarantined: u64,
+    /// Writes whose quarantine ended without proof and that may still land.
+    pub ghosts: u64,
+    /// Bytes of acknowledged, unflushed writes that are retained.
+    pub retained_bytes: u64,
+    /// Acknowledged writes are being written again after a cache was lost.
+    pub replaying: bool,
+    /// Why FLUSH fails until `holdfast device clear-loss`; empty if it does not.
+    pub lost_writes: String,
     /// Host reads answered.
     pub reads: u64,
     /// Host writes, trims and zeroes answered.
@@ -180,6 +188,10 @@ impl DeviceDocument {
             inflight: status.in_flight,
             held: status.held,
             quarantined: status.quarantined,
+            ghosts: status.ghosts,
+            retained_bytes: status.retained_bytes,
+            replaying: status.replaying,
+            lost_writes: status.lost_writes.clone(),
             reads: status.reads,
             writes: status.writes,
             errors: status.errors,

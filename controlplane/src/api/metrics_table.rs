@@ -114,6 +114,21 @@ pub const METRICS: &[Metric] = &[
         "Byte ranges behind a write in doubt",
         Value::Device(|d| d.quarantined as f64),
     ),
+    gauge(
+        "holdfast_device_ghosts",
+        "Writes that were let go without proof and may still land",
+        Value::Device(|d| d.ghosts as f64),
+    ),
+    gauge(
+        "holdfast_device_retained_bytes",
+        "Acknowledged, unflushed writes kept for a replay",
+        Value::Device(|d| d.retained_bytes as f64),
+    ),
+    gauge(
+        "holdfast_device_lost_writes",
+        "1 while FLUSH fails because acknowledged writes were lost",
+        Value::Device(|d| f64::from(u8::from(!d.lost_writes.is_empty()))),
+    ),
     counter("holdfast_device_reads", "Host reads answered", Value::Device(|d| d.reads as f64)),
     counter(
         "holdfast_device_writes",

@@ -9,7 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use program::PathCommand;
+use program::{DeviceCommand, PathCommand};
 use serde::Serialize;
 
 use super::answer::{Refusal, json};
@@ -20,7 +20,7 @@ use crate::limits::{EVENT_WAIT_MAX, EVENTS_PER_ANSWER_MAX, HEALTHY_ANSWER_AGE_MA
 use crate::services::{Node, PathCommandError, ReloadError};
 
 /// Every route, for the index page and the reference page.
-pub const ROUTES: [(&str, &str, &str); 9] = [
+pub const ROUTES: [(&str, &str, &str); 10] = [
     ("GET", "/v1/status", "node, devices, paths, sets, members"),
     ("GET", "/v1/devices/{name}", "one device"),
     ("GET", "/v1/events", "events after a number; ?after=N&limit=N&wait=SECONDS"),
@@ -31,6 +31,11 @@ pub const ROUTES: [(&str, &str, &str); 9] = [
         "POST",
         "/v1/devices/{device}/paths/{path}/{command}",
         "fail, reinstate or drain a path; Unix socket only",
+    ),
+    (
+        "POST",
+        "/v1/devices/{device}/{command}",
+        "fail-now ends the hold, clear-loss lets FLUSH work again after a loss; Unix socket only",
     ),
     ("POST", "/v1/reload", "read the configuration file again; Unix socket only"),
     ("GET", "/", "this list"),
@@ -48,6 +53,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(health))
         .route("/v1/devices/{device}/paths/{path}/{command}", post(path_command))
+        .route("/v1/devices/{device}/{command}", post(device_command))
         .route("/v1/reload", post(reload))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -137,6 +143,28 @@ async fn path_command(
     let warning = if order == PathCommand::Reinstate { None } else { last_path(&node, &device, &path).await };
     node.command_path(&device, &path, order).map_err(|error| path_refusal(&device, &path, error))?;
     Ok(json(StatusCode::ACCEPTED, &Accepted { device, path, command, warning }))
+}
+
+async fn device_command(
+    State(node): Shared,
+    Path((device, command)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let order = match command.as_str() {
+        "fail-now" => DeviceCommand::FailNow,
+        "clear-loss" => DeviceCommand::ClearLoss,
+        _ => {
+            let hint = "commands are fail-now and clear-loss";
+            return Err(Refusal::not_found("there is no such device command", hint));
+        }
+    };
+    node.command_device(&device, order, &command).map_err(|error| path_refusal(&device, "", error))?;
+    Ok(json(StatusCode::ACCEPTED, &AcceptedDevice { device, command }))
+}
+
+#[derive(Serialize)]
+struct AcceptedDevice {
+    device: String,
+    command: String,
 }
 
 #[derive(Serialize)]

@@ -5,9 +5,9 @@
 //! field is one look-up.
 
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports, Failback, Listener,
-    NoPath, NodeProgram, PathProgram, Portal, REACTOR_MEMORY_BYTES_MIN, SelectorKind, Target, Unproven,
-    Writers,
+    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports, Failback,
+    HostSessions, Listener, NoPath, NodeProgram, PathProgram, Portal, REACTOR_MEMORY_BYTES_MIN, SelectorKind,
+    Target, Unproven, Writers,
 };
 
 use super::effective::Settings;
@@ -66,10 +66,15 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
             idle: settings.duration("canary.idle").unwrap_or_default(),
             deadline: settings.duration("canary.deadline").unwrap_or_default(),
         },
+        host_sessions: match settings.word("host_sessions") {
+            "exclusive" => HostSessions::Exclusive,
+            _ => HostSessions::Shared,
+        },
         retention_bytes: settings.size("retention").unwrap_or_default(),
         size_bytes: settings.size("size"),
         identity: settings.text("id").map(str::to_owned),
         recorded: None,
+        unclean: false,
         paths: paths.iter().map(path).collect::<Option<Vec<_>>>()?,
     })
 }

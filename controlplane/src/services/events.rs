@@ -169,6 +169,10 @@ impl Event {
                 let text = format!("{} content samples identify the volume", samples.len());
                 (Level::Info, Self { name: "samples".to_owned(), text, ..base })
             }
+            ReportKind::Clean => {
+                let text = "nothing that was sent is in doubt; the next start need not wait";
+                (Level::Info, Self { name: "clean".to_owned(), text: text.to_owned(), ..base })
+            }
             ReportKind::Event { name, path, rule, text } => {
                 let (path, rule) = (path.clone(), Some((*rule).to_owned()));
                 let name = (*name).to_owned();

@@ -48,6 +48,8 @@ pub(crate) struct Batch {
 pub(crate) struct Update {
     pub(crate) geometry: Option<Geometry>,
     pub(crate) samples: Option<Vec<(u64, u128)>>,
+    /// It has finished, and nothing it sent is in doubt.
+    pub(crate) clean: bool,
 }
 
 /// A connected pair.
@@ -67,6 +69,7 @@ impl ReportSink {
             ReportKind::Samples(samples) => {
                 batch.records.entry(report.device.clone()).or_default().samples = Some(samples.clone());
             }
+            ReportKind::Clean => batch.records.entry(report.device.clone()).or_default().clean = true,
             ReportKind::PathState { .. } | ReportKind::Event { .. } => {}
         }
         if batch.reports.len() == REPORTS_WAITING_MAX {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use program::{ControlCommand, PathCommand, Program};
+use program::{ControlCommand, DeviceCommand, PathCommand, Program};
 
 use super::events::{Event, EventPage, Events};
 use super::reload::{ConfigFile, ReloadError, Reloaded, prepare};
@@ -158,6 +158,26 @@ impl Node {
             device: Some(device.to_owned()),
             path: Some(path.to_owned()),
             ..Event::own("path_command", format!("the operator ordered: {word}"))
+        };
+        self.add_event(Level::Info, event);
+        Ok(())
+    }
+
+    /// Passes a command for a device on; `word` is what the operator calls it.
+    pub(crate) fn command_device(
+        &self,
+        device: &str,
+        command: DeviceCommand,
+        word: &str,
+    ) -> Result<(), PathCommandError> {
+        if !self.program().devices.iter().any(|known| known.name == device) {
+            return Err(PathCommandError::NoDevice);
+        }
+        let message = ControlCommand::Device { device: device.to_owned(), command };
+        self.data_plane.send(message).map_err(PathCommandError::Refused)?;
+        let event = Event {
+            device: Some(device.to_owned()),
+            ..Event::own("device_command", format!("the operator ordered: {word}"))
         };
         self.add_event(Level::Info, event);
         Ok(())

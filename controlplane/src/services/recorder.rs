@@ -20,6 +20,8 @@ pub(crate) struct Recorder {
     known: BTreeMap<String, Known>,
     /// Devices whose record is not on disk yet.
     pending: BTreeSet<String>,
+    /// Devices whose marker is to go: they have finished and left nothing in doubt (W10).
+    clean: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,7 +34,8 @@ impl Recorder {
     /// Starts from what the program says was recorded; without a state
     /// directory nothing is ever written.
     pub(crate) fn new(state: Option<Arc<StateDir>>, program: &Program) -> Self {
-        let mut recorder = Self { state, known: BTreeMap::new(), pending: BTreeSet::new() };
+        let mut recorder =
+            Self { state, known: BTreeMap::new(), pending: BTreeSet::new(), clean: BTreeSet::new() };
         recorder.adopt(program);
         recorder
     }
@@ -55,6 +58,12 @@ impl Recorder {
         if self.state.is_none() || !worth_recording {
             return;
         }
+        if update.clean {
+            self.clean.insert(device.to_owned());
+        }
+        if update.geometry.is_none() && update.samples.is_none() {
+            return;
+        }
         let known = self.known.entry(device.to_owned()).or_default();
         known.geometry = update.geometry.or(known.geometry);
         if let Some(samples) = update.samples {
@@ -65,7 +74,7 @@ impl Recorder {
 
     /// Whether something waits to be written.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.clean.is_empty()
     }
 
     /// Writes what is pending on a helper thread; returns the devices that failed, with the reason.
@@ -84,6 +93,14 @@ impl Recorder {
             };
             self.pending.insert(device.clone());
             failed.push((device, problem));
+        }
+        for device in std::mem::take(&mut self.clean) {
+            let (state, name) = (Arc::clone(&state), device.clone());
+            let marked = tokio::task::spawn_blocking(move || state.mark_clean(&name)).await;
+            if let Ok(Err(error)) = marked {
+                // The next start waits although it need not: safe, and told here.
+                failed.push((device, error.to_string()));
+            }
         }
         failed
     }

@@ -8,6 +8,7 @@ use program::Program;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Environment, Findings, LoadError, load};
+use crate::log;
 use crate::plane::CommandFailed;
 use crate::services::recorder::is_recorded;
 use crate::state::StateDir;
@@ -112,10 +113,29 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
     for device in program.devices.iter_mut().filter(|device| is_recorded(device)) {
         let known =
             running.and_then(|running| running.devices.iter().find(|known| known.name == device.name));
-        device.recorded = match known {
-            Some(known) => known.recorded.clone(),
-            None => state.and_then(|state| state.load(&device.name)),
-        };
+        match (known, state) {
+            (Some(known), _) => {
+                device.recorded.clone_from(&known.recorded);
+                device.unclean = known.unclean;
+            }
+            (None, Some(state)) => {
+                device.recorded = state.load(&device.name);
+                device.unclean = mark_running(state, &device.name);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// Whether an earlier process served the device and did not end in order (W10).
+fn mark_running(state: &StateDir, device: &str) -> bool {
+    match state.mark_running(device) {
+        Ok(unclean) => unclean,
+        Err(error) => {
+            let text = "it cannot be noted that this device is served: after a crash of this node the next start would not wait for writes in doubt";
+            log::warning(text, &[("device", device), ("error", &error.to_string())]);
+            false
+        }
     }
 }
 

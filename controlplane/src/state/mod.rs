@@ -106,6 +106,42 @@ impl StateDir {
         File::open(self.path.join("devices"))?.sync_all()
     }
 
+    /// Notes that a process of ours serves `device` from now on; on disk when this returns. `true`: an earlier
+    /// one did and never said that it left nothing in doubt (rule W10).
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it could not be noted: a crash would then not be known to the next process.
+    pub fn mark_running(&self, device: &str) -> io::Result<bool> {
+        let marker = self.marker_file(device);
+        match File::options().write(true).create_new(true).mode(0o600).open(&marker) {
+            Ok(file) => {
+                file.sync_all()?;
+                File::open(self.path.join("devices"))?.sync_all()?;
+                Ok(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The device has finished and nothing it sent is in doubt; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The system's; the next start then waits although it need not.
+    pub fn mark_clean(&self, device: &str) -> io::Result<()> {
+        match fs::remove_file(self.marker_file(device)) {
+            Ok(()) => File::open(self.path.join("devices"))?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn marker_file(&self, device: &str) -> PathBuf {
+        self.record_file(device).with_extension("running")
+    }
+
     fn record_file(&self, device: &str) -> PathBuf {
         self.path.join("devices").join(file_name::of_device(device))
     }

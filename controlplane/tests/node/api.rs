@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::harness::TestNode;
-use program::{ControlCommand, PathCommand, PathState, Report, ReportKind};
+use program::{ControlCommand, DeviceCommand, PathCommand, PathState, Report, ReportKind};
 use serde_json::{Value, json};
 
 fn parse(body: &str) -> Value {
@@ -105,6 +105,26 @@ fn tcp_reads_and_the_socket_changes() {
     );
     let mode = std::fs::metadata(node.socket()).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn devices_take_commands_too() {
+    let node = TestNode::start();
+    let (code, _) = node.tcp("POST", "/v1/devices/vol0/fail-now");
+    assert_eq!(code, 403, "changes are for the socket");
+    for (word, command) in [("fail-now", DeviceCommand::FailNow), ("clear-loss", DeviceCommand::ClearLoss)] {
+        let (code, body) = node.unix("POST", &format!("/v1/devices/vol0/{word}"));
+        assert_eq!((code, parse(&body)), (202, json!({"device": "vol0", "command": word})));
+        let last = node.fake.commands.lock().unwrap().pop();
+        assert!(
+            matches!(&last, Some(ControlCommand::Device { device, command: sent }) if device == "vol0" && *sent == command),
+            "{last:?}"
+        );
+    }
+    let (code, body) = node.unix("POST", "/v1/devices/vol0/explode");
+    assert!(code == 404 && body.contains("clear-loss"), "{body}");
+    let (code, body) = node.unix("POST", "/v1/devices/stranger/fail-now");
+    assert!(code == 404 && body.contains("stranger"), "{body}");
 }
 
 #[test]

@@ -125,11 +125,25 @@ fn a_reload_does_not_make_known_devices_look_changed() {
     assert!(body.contains("\"changed\":false"), "{body}");
 }
 
+/// W10: the next start is told of a crash, unless the device said that it left nothing in doubt.
+#[test]
+fn a_clean_stop_is_noted() {
+    for clean in [true, false] {
+        let mut node = TestNode::start();
+        if clean {
+            node.sink.push(Report { at: 1, device: "vol0".to_owned(), kind: ReportKind::Clean });
+        }
+        node.stop();
+        let state = controlplane::state::StateDir::open(&node.dir.path().join("state")).expect("free now");
+        assert_eq!(state.mark_running("vol0").expect("read"), !clean);
+    }
+}
+
 #[test]
 fn a_record_that_cannot_be_written_is_told_once() {
     let mut node = TestNode::start();
     let devices = node.dir.path().join("state/devices");
-    fs::remove_dir(&devices).expect("removed");
+    fs::remove_dir_all(&devices).expect("removed");
     fs::write(&devices, "in the way").expect("written");
     node.sink.push(geometry("vol0"));
     let event = node.event(0, |event| event["name"] == "state_not_written");

@@ -173,6 +173,7 @@ impl Engine {
             believe_at: None,
             quarantine: None,
             resent: false,
+            ghost: false,
             settled: None,
         });
         let entry = self.requests.get_mut(request);

@@ -94,6 +94,10 @@ pub enum Close {
     Abort,
     /// DISC, half-close, wait for EOF.
     Disconnect,
+    /// The same for a lane with requests in flight whose server finishes them before it
+    /// closes (semantics 2.3). There is no time limit: replies go on being delivered, and the EOF
+    /// is told as [`crate::LaneFault::Drained`].
+    Drain,
 }
 
 /// What goes with a request.

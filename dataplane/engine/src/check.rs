@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use crate::Rules;
 use crate::engine::Engine;
+use crate::ghost::Ghost;
 use crate::lane::Use;
 use crate::request::{PieceState, RequestState};
 
@@ -20,7 +21,9 @@ impl Engine {
         self.check_copies();
         self.check_requests();
         self.check_queues();
-        self.retention.check(self.replay.iter().flat_map(|replay| replay.contents()));
+        let replayed = self.replay.iter().flat_map(|replay| replay.contents());
+        let haunted = self.ghosts.iter().flat_map(Ghost::contents);
+        self.retention.check(replayed.chain(haunted));
     }
 
     fn check_copies(&self) {
@@ -55,6 +58,7 @@ impl Engine {
                 assert!(
                     !piece.is_write_like()
                         || piece.copies == 0
+                        || piece.ghost
                         || piece.quarantine.is_some()
                         || self.rules != Rules::ALL,
                     "a write in doubt is not quarantined (W4)"

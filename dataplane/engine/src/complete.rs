@@ -82,6 +82,9 @@ impl Engine {
         }
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
+            if self.pieces.get(answered.piece).ghost {
+                self.ghost_settled(answered.piece, result.is_ok());
+            }
             self.copy_settled(answered.piece);
             return;
         }

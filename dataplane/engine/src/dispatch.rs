@@ -99,7 +99,7 @@ impl Engine {
         }
         let heads = [self.queues.reads.front(), self.queues.writes.front(), self.queues.discards.front()];
         (0..3)
-            .filter(|&which| !stuck[which])
+            .filter(|&which| !stuck[which] && (which == 0 || !self.is_recovering()))
             .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces)
             .filter_map(|which| heads[which].map(|&key| (self.pieces.get(key).order, which)))
             .min()

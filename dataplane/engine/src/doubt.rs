@@ -11,6 +11,7 @@
 //! |---|---|
 //! | a reply on the old connection (a zombie lane: not a doubt yet) | 2.3 |
 //! | EOF after our DISC from a server that drains | 2.3 |
+//! | a gate that finished the session, or was started anew (`fence`) | 2.3, 2.4 |
 //! | `quiesce` after our kernel could send no more, if `unproven = "assume"` | W4, an assumption |
 //!
 //! With `unproven = "hold"` no timer ends it. A release by the timer that
@@ -20,6 +21,7 @@ use alloc::format;
 
 use program::{Nanos, Unproven};
 
+use crate::LaneId;
 use crate::engine::Engine;
 use crate::slab::Key;
 
@@ -28,19 +30,21 @@ use crate::slab::Key;
 pub(crate) struct Doubt {
     pub(crate) piece: Key,
     pub(crate) path: usize,
+    /// Lane whose connection it was sent on.
+    pub(crate) lane: LaneId,
     /// When it is assumed to be over; `None`: never without proof.
     pub(crate) expires: Option<Nanos>,
 }
 
 impl Engine {
     /// A whole frame of a write-like piece was on a connection that is gone.
-    pub(crate) fn doubt(&mut self, piece: Key, path: usize) {
+    pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId) {
         let quiesce = self.program.quiesce / if self.rules.w4_quiesce { 1 } else { 10 };
         let expires = match self.program.unproven {
             Unproven::Hold if self.rules.w13_hold => None,
             Unproven::Assume | Unproven::Hold => Some(self.now + quiesce),
         };
-        self.doubts.push(Doubt { piece, path, expires });
+        self.doubts.push(Doubt { piece, path, lane, expires });
     }
 
     pub(crate) fn expire_doubts(&mut self) {
@@ -58,24 +62,47 @@ impl Engine {
         self.after_proof();
     }
 
+    /// The session of this lane is proven finished; how many copies that settles.
+    pub(crate) fn end_doubts_of(&mut self, lane: LaneId) -> usize {
+        let mut ended = 0;
+        while let Some(at) = self.doubts.iter().position(|doubt| doubt.lane == lane) {
+            let doubt = self.doubts.swap_remove(at);
+            self.end_copy(doubt.piece);
+            ended += 1;
+        }
+        self.after_proof();
+        ended
+    }
+
     fn end_copy(&mut self, piece: Key) {
         self.pieces.get_mut(piece).copies -= 1;
         self.copy_settled(piece);
     }
 
     fn report_unproven(&mut self, doubt: Doubt) {
-        let piece = self.pieces.get(doubt.piece);
-        let awaited = piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range));
-        if !awaited {
-            return;
-        }
-        let text = format!(
-            "a write of {} bytes at {} was sent on this path and never answered; a newer write over it goes on after {} ms without proof that the old one is finished",
-            piece.len,
-            piece.offset,
+        let after = format!(
+            "after {} ms without proof that the old one is finished",
             self.program.quiesce / program::MILLISECOND
         );
-        self.event("quarantine_unproven", Some(doubt.path), "W4", text);
+        self.report_release(doubt.piece, doubt.path, &after);
+    }
+
+    /// A copy whose connection still stands is let go at the hold (W13).
+    pub(crate) fn report_let_go(&mut self, piece: Key, path: usize) {
+        let after = "at the hold, though the old one's connection still stands; should it be executed late, what is newer is written again";
+        self.report_release(piece, path, after);
+    }
+
+    /// Only what somebody waited for.
+    fn report_release(&mut self, key: Key, path: usize, how: &str) {
+        let piece = self.pieces.get(key);
+        if piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range)) {
+            let text = format!(
+                "a write of {} bytes at {} was sent on this path and never answered; a newer write over it goes on {how}",
+                piece.len, piece.offset
+            );
+            self.event("quarantine_unproven", Some(path), "W4", text);
+        }
     }
 
     pub(crate) fn next_doubt_expiry(&self) -> Option<Nanos> {

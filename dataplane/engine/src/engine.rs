@@ -7,6 +7,9 @@
 //! | `dispatch` | which path, which lane, cutting | 3.4 |
 //! | `complete` | replies, retries, answers | W2, W3, W7, W14 |
 //! | `doubt` | copies whose fate is open | W4, W5, W13 |
+//! | `fence` | sessions a gate is to finish | 2.4 |
+//! | `ghost` | copies let go without proof, repair | W13 |
+//! | `recover` | after a crash of our own | W10 |
 //! | `flush` | cache domains | F1-F4, F10 |
 //! | `retain` | acknowledged writes that are not stable | F5, F7 |
 //! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
@@ -30,7 +33,9 @@ use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
 use crate::doubt::Doubt;
+use crate::fence::Kill;
 use crate::flush::Domain;
+use crate::ghost::Ghost;
 use crate::lane::Lane;
 use crate::path::Path;
 use crate::ranges::{Holder, RangeTable};
@@ -90,6 +95,12 @@ pub struct Engine {
     /// Incarnations of the lane slots.
     pub(crate) lane_generations: Vec<u32>,
     pub(crate) doubts: Vec<Doubt>,
+    /// Sessions a gate is to finish.
+    pub(crate) kills: Vec<Kill>,
+    /// Copies that were let go without proof.
+    pub(crate) ghosts: Vec<Ghost>,
+    /// Writes wait for what an earlier process of ours may have in flight (W10).
+    pub(crate) recovering: Option<Nanos>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) retention: Retention,
     /// Acknowledged writes are being written again.
@@ -143,8 +154,11 @@ impl Engine {
             lanes: Vec::new(),
             lane_generations: Vec::new(),
             doubts: Vec::new(),
+            kills: Vec::new(),
+            ghosts: Vec::new(),
+            recovering: None,
             domains: Vec::new(),
-            retention: Retention::new(),
+            retention: Retention::new(program.retention_bytes),
             replay: None,
             lost_writes: None,
             active: Active::default(),
@@ -168,6 +182,7 @@ impl Engine {
         if let Some(geometry) = engine.geometry {
             engine.actions.push_back(Action::Offer(geometry));
         }
+        engine.begin_recovery();
         engine.open_lanes();
         engine
     }
@@ -191,6 +206,7 @@ impl Engine {
             Event::Timer => self.timer(),
             Event::Program(program) => self.reload(program),
             Event::Path { path, command } => self.path_command(path, command),
+            Event::Device(command) => self.device_command(command),
             Event::Shutdown => self.shutdown(),
         }
         self.dispatch();

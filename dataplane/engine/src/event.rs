@@ -4,7 +4,7 @@
 use alloc::string::String;
 
 use nbd::{Command, CommandFlags, Errno};
-use program::{DeviceProgram, PathCommand};
+use program::{DeviceCommand, DeviceProgram, PathCommand};
 
 use crate::{BufferId, LaneId, RequestTag, SessionId};
 
@@ -81,6 +81,8 @@ pub enum Event {
         /// What to do.
         command: PathCommand,
     },
+    /// An operator's command for the device as a whole.
+    Device(DeviceCommand),
     /// Finish; no new lanes, held requests are not waited for.
     Shutdown,
 }
@@ -164,6 +166,8 @@ pub enum LaneFault {
     Protocol(String),
     /// We closed it ourselves by [`crate::Action::CloseLane`].
     ByUs,
+    /// EOF after [`crate::Close::Drain`]: everything that was sent is finished.
+    Drained,
 }
 
 /// Digest of data, for comparing content across paths without keeping it.

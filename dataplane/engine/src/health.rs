@@ -18,7 +18,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::Errno;
-use program::{MILLISECOND, Nanos, NoPath, SECOND};
+use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
 
 use crate::complete::STRIKES;
 use crate::engine::Engine;
@@ -50,6 +50,8 @@ const PROBATION_CANARY: Nanos = 100 * MILLISECOND;
 impl Engine {
     pub(crate) fn timer(&mut self) {
         self.expire_doubts();
+        self.recovery_due();
+        self.ask_gates();
         self.check_probation();
         if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
             self.regroup();
@@ -78,6 +80,8 @@ impl Engine {
             .chain(graces)
             .chain(self.needs_tick().then_some(self.next_tick))
             .chain(self.next_doubt_expiry())
+            .chain(self.next_recovery())
+            .chain(self.next_kill())
             .chain(self.failback.next_deadline())
             .chain(self.hold_end())
             .chain(self.next_verify().map(|due| due.max(self.next_tick)))
@@ -229,6 +233,12 @@ impl Engine {
             let due = policies::request_deadline(base, entry.ahead + entry.len, false);
             !entry.write || cause == Cause::LinkSilent || now - entry.sent_at >= due
         });
+        let lane = self.lane_at(slot);
+        if cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write) {
+            // W16: nothing can come of it any more but a ghost.
+            let (id, gate) = (lane.id, lane.offer().gate);
+            self.fence(id, path, gate);
+        }
     }
 
     fn check_suspicion(&mut self, slot: u16) {
@@ -257,18 +267,37 @@ impl Engine {
         }
     }
 
-    /// W13: as long as its peer acknowledges, a zombie's writes are known alive;
-    /// that ends with the hold.
+    /// W13: as long as its connection stands a zombie's writes are known alive. At the
+    /// hold they are let go without proof, and the zombie is kept for what its late replies
+    /// tell; with several writers nothing could be mended then, so it is closed instead.
     fn check_zombie(&mut self, slot: u16) {
         let lane = self.lane_at(slot);
         let hold = match self.program.no_path {
+            _ if self.program.unproven == Unproven::Hold && self.rules.w13_hold => Nanos::MAX,
             NoPath::Hold(hold) => hold,
             NoPath::Fail => self.program.quiesce,
             NoPath::Forever => Nanos::MAX,
         };
         let oldest = lane.oldest().map_or(0, |index| lane.slot(index).sent_at);
-        if self.now - oldest >= hold {
+        if self.now - oldest < hold {
+            return;
+        }
+        if self.program.writers == Writers::Many || !self.rules.w13_repair {
             self.close(slot, Close::Abort);
+            return;
+        }
+        let path = lane.path;
+        let due = lane.in_order().filter(|(_, entry)| entry.write && self.now - entry.sent_at >= hold);
+        let pieces: Vec<Key> = due
+            .filter_map(|(_, entry)| match entry.used {
+                Use::Piece { piece, .. } => Some(piece),
+                _ => None,
+            })
+            .filter(|&piece| self.pieces.get(piece).quarantine.is_some())
+            .collect();
+        for piece in pieces {
+            self.report_let_go(piece, path);
+            self.let_go(piece, path);
         }
     }
 
@@ -383,19 +412,41 @@ impl Engine {
             return;
         }
         if over {
-            self.failed = true;
             self.event(
                 "hold_over",
                 None,
                 "3.7",
                 String::from("no path came back within the hold: requests fail with EIO until one does"),
             );
-            // Also what is on lanes that do not answer: there are no others.
-            let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
-            self.fail_all(&all, Errno::Io);
+            self.end_hold();
             return;
         }
         self.fail_unstarted();
+    }
+
+    /// An operator's command.
+    pub(crate) fn device_command(&mut self, command: DeviceCommand) {
+        match command {
+            DeviceCommand::FailNow if self.held_since.is_some() => {
+                self.event("hold_ended", None, "operator", String::from("ended by `device fail-now`"));
+                self.end_hold();
+            }
+            DeviceCommand::FailNow => {}
+            DeviceCommand::ClearLoss => {
+                if self.lost_writes.take().is_some() {
+                    let text = "an operator has taken note of the loss: FLUSH and FUA work again";
+                    self.event("loss_cleared", None, "F9", text.into());
+                }
+            }
+        }
+    }
+
+    /// Requests fail until a path is back.
+    fn end_hold(&mut self) {
+        self.failed = true;
+        // Also what is on lanes that do not answer: there are no others.
+        let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
+        self.fail_all(&all, Errno::Io);
     }
 
     /// Fails every request that waits: for a path, for a range, for a domain.
@@ -446,7 +497,9 @@ impl Engine {
             .filter(|(key, request)| {
                 let flush = request.host.command == nbd::Command::Flush;
                 let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
-                (blocked || (flush && self.waits(*key))) && now - request.accepted >= hold
+                let unproven =
+                    request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
+                (blocked || unproven || (flush && self.waits(*key))) && now - request.accepted >= hold
             })
             .map(|(key, _)| key)
             .collect();

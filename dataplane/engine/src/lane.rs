@@ -165,6 +165,12 @@ pub(crate) struct Lane {
     pub(crate) canary_sent: Option<Nanos>,
     /// When the last canary was sent, answered or not.
     pub(crate) last_canary: Nanos,
+    /// Its session is proven finished: nothing on it is in doubt.
+    pub(crate) finished: bool,
+    /// It was opened only to have another session finished (`fence`).
+    pub(crate) fencing: bool,
+    /// TCP_USER_TIMEOUT is on.
+    pub(crate) timed: bool,
     /// The FLUSH of a drained lane was sent.
     pub(crate) drain_flushed: bool,
     /// Requests in flight, host pieces only.
@@ -201,6 +207,9 @@ impl Lane {
             last_sample: 0,
             canary_sent: None,
             last_canary: 0,
+            finished: false,
+            fencing: false,
+            timed: true,
             drain_flushed: false,
             in_flight: 0,
             in_flight_bytes: 0,

@@ -59,7 +59,11 @@ impl Engine {
         }
         for path in 0..self.paths.len() {
             while self.wants_lane(path) {
-                self.open_lane(path);
+                let kill = self.kill_for(path);
+                let lane = self.open_lane(path, kill);
+                if let Some(target) = kill {
+                    self.kill_asked(target, lane);
+                }
             }
         }
     }
@@ -70,10 +74,9 @@ impl Engine {
             .lanes
             .iter()
             .filter(|&&slot| {
-                !matches!(
-                    self.lane_at(slot).state,
-                    LaneState::Zombie | LaneState::Closing | LaneState::Draining
-                )
+                let lane = self.lane_at(slot);
+                let ends = matches!(lane.state, LaneState::Zombie | LaneState::Closing | LaneState::Draining);
+                !ends && !lane.fencing
             })
             .count();
         // The first lane tells whether the server is there and right; only then the others.
@@ -81,7 +84,8 @@ impl Engine {
         path.admin == Admin::In && path.reconnect_at <= self.now && live < wanted
     }
 
-    fn open_lane(&mut self, index: usize) {
+    /// `kill`: a session the gate behind this path is to finish first.
+    pub(crate) fn open_lane(&mut self, index: usize, kill: Option<LaneId>) -> LaneId {
         let slot = self.lanes.iter().position(Option::is_none).unwrap_or_else(|| {
             self.lanes.push(None);
             self.lane_generations.push(0);
@@ -94,7 +98,8 @@ impl Engine {
         path.lanes.push(slot as u16);
         let portal = path.portal;
         let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
-        self.act(Action::OpenLane { lane: id, path: program_index, portal, kill: None });
+        self.act(Action::OpenLane { lane: id, path: program_index, portal, kill });
+        id
     }
 
     pub(crate) fn lane_opened(&mut self, id: LaneId, offer: Offer) {
@@ -103,8 +108,13 @@ impl Engine {
         lane.offer = Some(offer);
         lane.last_reply = now;
         lane.last_active = now;
-        let path = lane.path;
+        let (path, fencing) = (lane.path, lane.fencing);
         if lane.state != LaneState::Opening {
+            return;
+        }
+        self.gate_answered(id, path, offer.gate.as_ref());
+        if fencing {
+            self.close(id.slot, Close::Disconnect);
             return;
         }
         if let Err(reason) = self.judge_offer(path, &offer)
@@ -159,8 +169,10 @@ impl Engine {
             );
         }
         self.learn_geometry(index, &offer);
+        self.check_recovery();
         self.regroup();
         self.open_lanes();
+        self.ask_gates();
     }
 
     pub(crate) fn lane_sent(&mut self, id: LaneId, sent_bytes: u64) {
@@ -230,12 +242,22 @@ impl Engine {
         let index = lane.path;
         self.paths[index].lanes.retain(|&slot| slot != id.slot);
         self.drop_verify(&lane);
+        self.gate_lost(id);
+        if lane.fencing {
+            self.ask_gates();
+            return;
+        }
         self.note_fault(&lane, fault);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
         // Newest first, so that the oldest ends at the head of the queue.
+        let finished = lane.finished || *fault == LaneFault::Drained;
         for slot in slots.iter().rev() {
-            self.slot_lost(&lane, slot, sent_bytes);
+            self.slot_lost(&lane, slot, sent_bytes, finished);
         }
+        if self.doubts.iter().any(|doubt| doubt.lane == id) {
+            self.fence(id, index, lane.offer.and_then(|offer| offer.gate));
+        }
+        self.forget_kills();
         self.domain_lost_lane(index);
         self.forget_removed(index);
         self.regroup();
@@ -264,7 +286,7 @@ impl Engine {
             path.reconnect_at = now + REFUSED_RETRY;
             return;
         }
-        if *fault == LaneFault::ByUs {
+        if matches!(fault, LaneFault::ByUs | LaneFault::Drained) {
             // Why is known already.
             path.reconnect_at = now + path.backoff.next_delay(draw);
             return;
@@ -282,14 +304,19 @@ impl Engine {
     }
 
     /// What a frame on a lost connection means for its request.
-    fn slot_lost(&mut self, lane: &Lane, slot: &Slot, sent_bytes: u64) {
+    fn slot_lost(&mut self, lane: &Lane, slot: &Slot, sent_bytes: u64, finished: bool) {
         match slot.used {
             Use::Free => panic!("a free slot was in flight"),
             Use::Piece { piece, flushing, moved, .. } => {
                 let whole = slot.frame_end <= sent_bytes;
                 let local = lane.offer.is_some_and(|offer| offer.local);
-                if whole && slot.write && !flushing && !local && self.rules.w4_doubt {
-                    self.doubt(piece, lane.path);
+                let open = whole && slot.write && !flushing && !local && !finished;
+                if self.pieces.get(piece).ghost {
+                    // Let go before; now nothing more can be learnt of it.
+                    self.pieces.get_mut(piece).copies -= 1;
+                    self.ghost_settled(piece, false);
+                } else if open && self.rules.w4_doubt {
+                    self.doubt(piece, lane.path, lane.id);
                 } else {
                     self.pieces.get_mut(piece).copies -= 1;
                 }
@@ -320,9 +347,16 @@ impl Engine {
         self.act(Action::QuietLane(id));
         if queue_empty {
             // The timer would kill the only proof; with bytes still queued it must stay.
-            self.act(Action::UserTimeout { lane: id, enable: false });
+            self.time_lane(slot, false);
         }
         self.move_pieces(slot, |_| true);
+        let gate = self.lane_at(slot).offer().gate;
+        if self.lane_at(slot).in_order().any(|(_, slot)| slot.write) {
+            if self.paths[index].program.drains {
+                self.act(Action::CloseLane { lane: id, how: Close::Drain });
+            }
+            self.fence(id, index, gate);
+        }
         let now = self.now;
         let draw = self.draw();
         let path = &mut self.paths[index];
@@ -336,6 +370,15 @@ impl Engine {
         }
         self.regroup();
         self.open_lanes();
+    }
+
+    /// TCP_USER_TIMEOUT on or off.
+    fn time_lane(&mut self, slot: u16, enable: bool) {
+        let lane = self.lane_at_mut(slot);
+        if core::mem::replace(&mut lane.timed, enable) != enable {
+            let lane = lane.id;
+            self.act(Action::UserTimeout { lane, enable });
+        }
     }
 
     fn limit_zombies(&mut self, index: usize) {
@@ -397,7 +440,15 @@ impl Engine {
         let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
-        let silent = policies::silence::judge(&evidence) == policies::Silence::LinkSilent;
+        let judged = policies::silence::judge(&evidence);
+        let silent = judged == policies::Silence::LinkSilent;
+        // A stopped server whose window is full: our kernel would take the closed window for a
+        // dead link after TCP_USER_TIMEOUT and reset the connection, the only proof there is.
+        let closed = sample.notsent_bytes > 0 && sample.unacked == 0;
+        if lane.state != LaneState::Zombie || closed {
+            self.time_lane(id.slot, !closed);
+        }
+        let lane = self.lane_at(id.slot);
         if silent && now > lane.last_active {
             self.suspect(id.slot, Cause::LinkSilent, format!("the link is silent: {sample}"));
         }
@@ -434,6 +485,6 @@ fn describe(fault: &LaneFault) -> String {
         LaneFault::HandshakeTimeout => "the handshake did not end in time".to_string(),
         LaneFault::Rejected(text) => format!("the server turned the export away: {text}"),
         LaneFault::Protocol(text) => format!("the server broke the protocol: {text}"),
-        LaneFault::ByUs => "closed by us".to_string(),
+        LaneFault::ByUs | LaneFault::Drained => "closed by us".to_string(),
     }
 }

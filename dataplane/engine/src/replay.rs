@@ -46,6 +46,8 @@ const WINDOW: usize = 16;
 struct Segment {
     end: u64,
     content: Content,
+    /// Not from the log: a ghost may have overwritten it (W13).
+    repair: bool,
 }
 
 /// A segment that was handed to the ordinary machinery.
@@ -54,6 +56,7 @@ struct Writing {
     start: u64,
     end: u64,
     content: Content,
+    repair: bool,
     /// Its request.
     request: Option<Key>,
     /// A newer write was acknowledged while it waited for the range: nothing is to be written.
@@ -161,13 +164,21 @@ impl Engine {
     /// Works out what must be written again; anew after every change of what is lost.
     pub(crate) fn plan_replay(&mut self) {
         let mut replay = self.replay.take().unwrap_or_else(|| Box::new(Replay::new()));
-        for segment in core::mem::take(&mut replay.pending).into_values() {
-            self.forget_content(segment.content);
+        let planned = core::mem::take(&mut replay.pending);
+        for (start, segment) in planned {
+            if segment.repair {
+                replay.pending.insert(start, segment);
+            } else {
+                self.forget_content(segment.content);
+            }
         }
         let mut covered = Covered::default();
         // What is being written is the newest of its range, or it would be void.
         for (_, writing) in replay.writing.iter().filter(|(_, writing)| !writing.void) {
             covered.add(writing.start, writing.end, |_, _| {});
+        }
+        for (&start, segment) in &replay.pending {
+            covered.add(start, segment.end, |_, _| {});
         }
         for at in (0..self.retention.log.len()).rev() {
             let entry = self.retention.log[at];
@@ -180,13 +191,34 @@ impl Engine {
                 if wanted {
                     let content = entry.content.from(start - entry.start);
                     self.retention.share(content);
-                    replay.add(start, Segment { end, content });
+                    replay.add(start, Segment { end, content, repair: false });
                 }
             });
         }
         self.replay = Some(replay);
         self.park_flushes();
         self.wake_readers();
+        self.check_replay();
+    }
+
+    /// Parts that a ghost may have overwritten with older bytes (W13).
+    pub(crate) fn repair(&mut self, parts: impl Iterator<Item = (u64, u64, Content)>) {
+        let mut replay = self.replay.take().unwrap_or_else(|| Box::new(Replay::new()));
+        let mut covered = Covered::default();
+        for (&start, segment) in &replay.pending {
+            covered.add(start, segment.end, |_, _| {});
+        }
+        for (_, writing) in replay.writing.iter().filter(|(_, writing)| !writing.void) {
+            covered.add(writing.start, writing.end, |_, _| {});
+        }
+        for (start, end, content) in parts {
+            covered.add(start, end, |from, to| {
+                let content = content.from(from - start);
+                self.retention.share(content);
+                replay.add(from, Segment { end: to, content, repair: true });
+            });
+        }
+        self.replay = Some(replay);
         self.check_replay();
     }
 
@@ -199,8 +231,9 @@ impl Engine {
             && replay.writing.len() < WINDOW
             && let Some((start, segment)) = next_segment(replay)
         {
-            let Segment { end, content } = segment;
-            let slot = replay.writing.insert(Writing { start, end, content, request: None, void: false });
+            let Segment { end, content, repair } = segment;
+            let slot =
+                replay.writing.insert(Writing { start, end, content, repair, request: None, void: false });
             let (command, flags) = match content {
                 Content::Bytes { .. } => (Command::Write, CommandFlags::empty()),
                 Content::Zeroes { no_hole: true } => (Command::WriteZeroes, CommandFlags::NO_HOLE),
@@ -250,12 +283,12 @@ impl Engine {
             .map(|(slot, _)| slot)
             .collect();
         for slot in touched {
-            let Writing { start: first, end: last, content, request, .. } =
+            let Writing { start: first, end: last, content, repair, request, .. } =
                 *self.replaying().writing.get(slot);
             let blocked = request.is_some_and(|key| self.requests.get(key).state == RequestState::Blocked);
             assert!(blocked, "a host write was acknowledged over a segment that held its range");
             self.replaying().writing.get_mut(slot).void = true;
-            self.return_rest(first, Segment { end: last, content }, start, end);
+            self.return_rest(first, Segment { end: last, content, repair }, start, end);
         }
     }
 
@@ -266,7 +299,7 @@ impl Engine {
             if from < to {
                 let content = segment.content.from(from - first);
                 self.retention.share(content);
-                self.replaying().add(from, Segment { end: to, content });
+                self.replaying().add(from, Segment { end: to, content, ..segment });
             }
         }
     }
@@ -274,7 +307,7 @@ impl Engine {
     /// The request of a segment has ended; its pieces tell where each part went.
     pub(crate) fn segment_written(&mut self, slot: Key, request: &Request) {
         let writing = self.replaying().writing.remove(slot);
-        let Writing { start, end, content, void, .. } = writing;
+        let Writing { start, end, content, repair, void, .. } = writing;
         match request.error {
             _ if void => {}
             None => {
@@ -294,7 +327,7 @@ impl Engine {
             Some(_) if self.stopping || self.failed || self.held_since.is_some() => {
                 // There is no path: it waits for one, as long as that takes.
                 self.retention.share(content);
-                self.replaying().add(start, Segment { end, content });
+                self.replaying().add(start, Segment { end, content, repair });
             }
             Some(errno) => self.lose_writes(format!(
                 "{} bytes at {start} were acknowledged, their server lost its cache, and writing them again was answered {errno:?}",
@@ -344,7 +377,7 @@ impl Engine {
         self.cut_log();
         if replay.segments > 0 {
             let text = format!(
-                "{} parts, {} bytes in all, of acknowledged writes were written again because their server may have lost its cache",
+                "{} parts of acknowledged writes, {} bytes in all, were written again: their server may have lost its cache, or a late copy may have overwritten them",
                 replay.segments, replay.bytes
             );
             self.event("cache_replayed", None, "F6", text);

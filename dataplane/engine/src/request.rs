@@ -134,6 +134,8 @@ pub(crate) struct Piece {
     pub(crate) quarantine: Option<Key>,
     /// It was sent again after a failure.
     pub(crate) resent: bool,
+    /// Its quarantine ended without proof while a copy is on a connection that stands (W13).
+    pub(crate) ghost: bool,
     /// A write that was answered well: by which cache.
     pub(crate) settled: Option<Settled>,
 }

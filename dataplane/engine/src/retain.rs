@@ -24,14 +24,16 @@
 //! since must not be written over (F7).
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use nbd::{Command, CommandFlags};
 use program::{Nanos, SECOND, Target, Writers};
 
 use crate::engine::Engine;
+use crate::ghost::Ghost;
 use crate::request::{Origin, Request};
 use crate::slab::{Key, Slab};
-use crate::{Action, BufferId};
+use crate::{Action, BufferId, HostRequest};
 
 /// What an entry costs beside its bytes.
 const ENTRY_BYTES: u64 = 128;
@@ -94,6 +96,7 @@ pub(crate) struct Settled {
 #[derive(Debug)]
 pub(crate) struct Retention {
     bytes: u64,
+    limit_bytes: u64,
     pub(crate) log: VecDeque<Entry>,
     payloads: Slab<Payload>,
     /// A FLUSH of our own is on its way.
@@ -102,12 +105,21 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    pub(crate) fn new() -> Self {
-        Self { bytes: 0, log: VecDeque::new(), payloads: Slab::new(), flushing: false, flush_again_at: 0 }
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        Self {
+            bytes: 0,
+            limit_bytes,
+            log: VecDeque::new(),
+            payloads: Slab::new(),
+            flushing: false,
+            flush_again_at: 0,
+        }
     }
 
     /// Takes over a buffer; its first user must follow.
     pub(crate) fn keep(&mut self, buffer: BufferId, len: u64) -> Key {
+        // As much as the driver's pool takes for it.
+        let len = len.next_power_of_two().max(512);
         self.bytes += len;
         self.payloads.insert(Payload { buffer, len, users: 0 })
     }
@@ -171,7 +183,7 @@ impl Engine {
 
     /// No room for another acknowledged write: it must be durable when it is answered.
     pub(crate) fn retention_is_full(&self) -> bool {
-        self.retention.bytes >= self.program.retention_bytes && self.retains()
+        self.retention.bytes >= self.retention.limit_bytes && self.retains()
     }
 
     /// Memory pinned by acknowledged writes, in bytes. The buffers among it are counted
@@ -180,48 +192,71 @@ impl Engine {
         self.retention.bytes
     }
 
+    /// Room for acknowledged writes as far as others leave it: the driver shares one budget among devices. Never above
+    /// what is configured.
+    pub fn set_retention_limit(&mut self, limit_bytes: u64) {
+        self.retention.limit_bytes = limit_bytes.min(self.program.retention_bytes);
+    }
+
     /// A write of a host is about to be answered well: notes it, and keeps its bytes as
-    /// long as a cache may lose them. Returns whether the payload was taken over.
+    /// long as a cache may lose them or a ghost may overwrite them (W13). Returns whether the
+    /// payload was taken over.
     pub(crate) fn retain(&mut self, request: &Request) -> bool {
-        if !self.retains() {
-            return false;
-        }
         let host = request.host;
+        let haunted = self.haunts(host.offset, host.offset + host.len);
         let mut kept = None;
-        let mut next = request.first_piece;
-        while let Some(key) = next {
-            let piece = self.pieces.get(key);
-            next = piece.next;
-            let Some(settled) = piece.settled else { continue };
-            let stable = settled.durable || self.domains[settled.domain].flushed >= settled.mark;
-            let content = match (stable, piece.command, host.payload) {
-                (false, Command::Write, Some(buffer)) => {
-                    let at = piece.at;
-                    let payload = *kept.get_or_insert_with(|| self.retention.keep(buffer, host.len));
-                    Content::Bytes { payload, at }
-                }
-                (false, Command::WriteZeroes, _) => {
-                    Content::Zeroes { no_hole: piece.flags.contains(CommandFlags::NO_HOLE) }
-                }
-                _ => Content::None,
-            };
-            let (start, end) = (piece.offset, piece.end());
-            // Something older may be there that it has to cover.
-            if content != Content::None || !self.retention.log.is_empty() {
-                let Settled { domain, mark, .. } = settled;
-                self.retention.push(Entry { start, end, domain, mark, content });
+        if self.retains() {
+            let mut next = request.first_piece;
+            while let Some(key) = next {
+                next = self.pieces.get(key).next;
+                self.retain_piece(key, &host, &mut kept);
             }
-            self.replay_superseded(start, end);
+            if self.retention.bytes * 2 > self.retention.limit_bytes {
+                self.flush_for_room();
+            }
         }
-        if self.retention.bytes * 2 > self.program.retention_bytes {
-            self.flush_for_room();
+        if haunted {
+            if let (None, Some(buffer)) = (kept, host.payload) {
+                kept = Some(self.retention.keep(buffer, host.len));
+            }
+            // Held while the ghosts take their shares.
+            let all = kept.map_or(Content::None, |payload| Content::Bytes { payload, at: 0 });
+            self.retention.share(all);
+            self.keep_newer(request, kept);
+            self.forget_content(all);
         }
+        self.replay_superseded(host.offset, host.offset + host.len);
         kept.is_some()
+    }
+
+    fn retain_piece(&mut self, key: Key, host: &HostRequest, kept: &mut Option<Key>) {
+        let piece = self.pieces.get(key);
+        let Some(Settled { domain, mark, durable }) = piece.settled else { return };
+        let stable = durable || self.domains[domain].flushed >= mark;
+        let content = match (stable, piece.command, host.payload) {
+            (false, Command::Write, Some(buffer)) => {
+                let at = piece.at;
+                let payload = *kept.get_or_insert_with(|| self.retention.keep(buffer, host.len));
+                Content::Bytes { payload, at }
+            }
+            (false, Command::WriteZeroes, _) => {
+                Content::Zeroes { no_hole: piece.flags.contains(CommandFlags::NO_HOLE) }
+            }
+            _ => Content::None,
+        };
+        // Something older may be there that it has to cover.
+        if content != Content::None || !self.retention.log.is_empty() {
+            let (start, end) = (piece.offset, piece.end());
+            self.retention.push(Entry { start, end, domain, mark, content });
+        }
     }
 
     /// A part was written again: from now on it is a write of that domain.
     pub(crate) fn retain_again(&mut self, start: u64, end: u64, settled: Settled, content: Content) {
         let Settled { domain, mark, durable } = settled;
+        if !self.retains() {
+            return;
+        }
         let content = if durable { Content::None } else { content };
         self.retention.push(Entry { start, end, domain, mark, content });
     }
@@ -241,7 +276,7 @@ impl Engine {
             self.forget_content(entry.content);
         }
         // Something old cannot be flushed: lets at least the bytes behind it go.
-        if self.retention.bytes * 2 > self.program.retention_bytes {
+        if self.retention.bytes * 2 > self.retention.limit_bytes {
             for at in 0..self.retention.log.len() {
                 let entry = self.retention.log[at];
                 if entry.content != Content::None && self.is_stable(&entry) {
@@ -256,6 +291,20 @@ impl Engine {
     pub(crate) fn forget_content(&mut self, content: Content) {
         if let Some(buffer) = self.retention.give_up(content) {
             self.act(Action::Release(buffer));
+        }
+    }
+
+    /// The device ends: gives back what acknowledged writes pin. Actions follow.
+    pub fn discard_retained(&mut self) {
+        let log = core::mem::take(&mut self.retention.log);
+        self.retention.bytes -= log.len() as u64 * ENTRY_BYTES;
+        let logged = log.into_iter().map(|entry| entry.content);
+        let replayed = self.replay.take().map(|replay| replay.contents().collect::<Vec<_>>());
+        let haunting = core::mem::take(&mut self.ghosts);
+        let haunted = haunting.iter().flat_map(Ghost::contents);
+        let all: Vec<Content> = logged.chain(replayed.into_iter().flatten()).chain(haunted).collect();
+        for content in all {
+            self.forget_content(content);
         }
     }
 

@@ -61,6 +61,12 @@ rules! {
     w9_discards,
     /// W13: with `unproven = "hold"` no timer ends a doubt.
     w13_hold,
+    /// W13: what was written over a ghost is written again when the ghost lands.
+    w13_repair,
+    /// W10: after a crash of our own writes wait for what the old process had in flight.
+    w10_recovering,
+    /// 2.4: a gate finishes a lost session. Off: its writes stay in doubt.
+    gate_kill,
     /// W14: a write answered with an error stays quarantined while a copy is open.
     w14_failed_writes,
     /// W15: the last path never gets a second copy of what is in flight on it.

@@ -23,7 +23,7 @@ impl Engine {
             access: self.active.policy,
             state: self.device_state(),
             size_bytes: self.geometry.map_or(0, |geometry| geometry.size_bytes),
-            fence: self.fence(None),
+            fence: self.protection(None),
             quiesce: self.program.quiesce,
             sessions: self
                 .sessions
@@ -33,6 +33,10 @@ impl Engine {
             in_flight: self.requests.len() as u64,
             held: if self.held_since.is_some() { waiting as u64 } else { 0 },
             quarantined: self.ranges.quarantined(),
+            ghosts: self.ghosts.len() as u64,
+            retained_bytes: self.retained_bytes(),
+            replaying: self.replay.is_some(),
+            lost_writes: self.lost_writes.clone().unwrap_or_default(),
             reads: self.counters.reads,
             writes: self.counters.writes,
             errors: self.counters.errors,
@@ -57,16 +61,28 @@ impl Engine {
             (_, true, _) => DeviceState::Failed,
             (_, _, true) if self.must_fail_now() => DeviceState::Failed,
             (_, _, true) => DeviceState::Held,
+            _ if self.recovering.is_some() => DeviceState::Recovering,
             _ if all => DeviceState::Optimal,
             _ => DeviceState::Degraded,
         }
     }
 
-    fn fence(&self, path: Option<&Path>) -> Fence {
-        match (path.is_some_and(|path| path.program.drains), self.program.unproven) {
-            (true, _) => Fence::Drain,
-            (_, Unproven::Assume) => Fence::Assume,
-            (_, Unproven::Hold) => Fence::Hold,
+    /// Protection in force: of a path as its last accepted server offered it, of the device
+    /// that of its weakest path.
+    fn protection(&self, path: Option<&Path>) -> Fence {
+        let of = |path: &Path| match self.program.unproven {
+            _ if path.offer.is_some_and(|offer| offer.gate.is_some()) => Fence::Gate,
+            _ if path.program.drains => Fence::Drain,
+            Unproven::Assume => Fence::Assume,
+            Unproven::Hold => Fence::Hold,
+        };
+        let mut fences = self.paths.iter().filter(|path| path.admin != Admin::Removed).map(of);
+        match path {
+            Some(path) => of(path),
+            None if self.paths.is_empty() || fences.clone().all(|fence| fence == Fence::Gate) => Fence::Gate,
+            None if fences.all(|fence| matches!(fence, Fence::Gate | Fence::Drain)) => Fence::Drain,
+            None if self.program.unproven == Unproven::Hold => Fence::Hold,
+            None => Fence::Assume,
         }
     }
 
@@ -86,7 +102,7 @@ impl Engine {
             errors: path.errors,
             p50_us: path.latency.quantile_us(500_000),
             p99_us: path.latency.quantile_us(990_000),
-            fence: self.fence(Some(path)),
+            fence: self.protection(Some(path)),
             lanes_up: up.count() as u16,
             zombies: lanes.filter(|lane| lane.state == LaneState::Zombie).count() as u16,
             reason: path.reason.clone(),

@@ -19,6 +19,13 @@ pub enum ControlCommand {
         /// What to do.
         command: PathCommand,
     },
+    /// Act on a device as a whole.
+    Device {
+        /// Device name.
+        device: String,
+        /// What to do.
+        command: DeviceCommand,
+    },
     /// Finish what is in flight, close host sessions at a frame boundary, stop.
     Shutdown {
         /// Give up waiting after this long.
@@ -35,4 +42,13 @@ pub enum PathCommand {
     Reinstate,
     /// Issue nothing new on it, let what is in flight finish; stays out until reinstated.
     Drain,
+}
+
+/// What an operator does to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceCommand {
+    /// End the hold now: what waits for a path fails with EIO, and so does what comes, until one is back.
+    FailNow,
+    /// The loss of acknowledged writes is known: FLUSH and FUA work again (rule F9).
+    ClearLoss,
 }

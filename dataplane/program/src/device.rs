@@ -33,6 +33,8 @@ pub struct DeviceProgram {
     pub deadline: Deadlines,
     /// Probe reads on the I/O lanes.
     pub canary: CanaryTimes,
+    /// Whether a host may have several sessions (rule W21).
+    pub host_sessions: HostSessions,
     /// Bytes of acknowledged, unflushed writes to retain. Default 64 MiB.
     pub retention_bytes: u64,
     /// Size to export where no path tells it (all down and nothing recorded), in bytes.
@@ -41,6 +43,9 @@ pub struct DeviceProgram {
     pub identity: Option<String>,
     /// What an earlier run recorded; answers GO while every path is down.
     pub recorded: Option<Recorded>,
+    /// An earlier process of ours ended without saying that nothing is in doubt (rule W10):
+    /// writes wait until what it had in flight is over.
+    pub unclean: bool,
     /// At least one path; names are unique within the device.
     pub paths: Vec<PathProgram>,
 }
@@ -85,6 +90,15 @@ pub enum Coherence {
     Declared,
     /// Declared incoherent: active-passive, one lane, FUA on every write.
     Incoherent,
+}
+
+/// Whether a host may have several sessions of a device (rule W21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostSessions {
+    /// As many as it likes. Default.
+    Shared,
+    /// One: a new session from the same address ends the older ones before it is served.
+    Exclusive,
 }
 
 /// When the new path of an active-passive device may start (rule W20).

@@ -21,10 +21,10 @@ mod path;
 mod report;
 mod status;
 
-pub use command::{ControlCommand, PathCommand};
+pub use command::{ControlCommand, DeviceCommand, PathCommand};
 pub use device::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry, NoPath,
-    Recorded, SelectorKind, Unproven, Writers,
+    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry,
+    HostSessions, NoPath, Recorded, SelectorKind, Unproven, Writers,
 };
 pub use node::{Exports, Listener, NodeProgram, Program, REACTOR_MEMORY_BYTES_MIN, SocketAddress};
 pub use path::{PathProgram, Portal, Target};

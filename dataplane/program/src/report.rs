@@ -37,6 +37,8 @@ pub enum ReportKind {
     },
     /// The device's geometry is known for the first time or has grown; to be recorded.
     Geometry(Geometry),
+    /// The device has finished and nothing that it sent is in doubt: the next process need not wait (rule W10).
+    Clean,
     /// Content samples that identify the volume; to be recorded.
     Samples(Vec<(u64, u128)>),
     /// Anything else an operator should see; `name` is stable, e.g. `cache_unproven`.

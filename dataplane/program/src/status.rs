@@ -29,6 +29,14 @@ pub struct DeviceStatus {
     pub held: u64,
     /// Byte ranges quarantined now.
     pub quarantined: u64,
+    /// Copies whose quarantine ended without proof and that may still land (rule W13).
+    pub ghosts: u64,
+    /// Bytes of acknowledged, unflushed writes that are retained (rule F5).
+    pub retained_bytes: u64,
+    /// Acknowledged writes are being written again after a cache was lost (rule F6).
+    pub replaying: bool,
+    /// Why FLUSH fails until an operator clears it (rule F9); empty if it does not.
+    pub lost_writes: String,
     /// Host requests answered: reads, writes, others, errors.
     pub reads: u64,
     /// Writes, trims and zeroes answered.
@@ -50,6 +58,8 @@ pub enum DeviceState {
     Optimal,
     /// At least one path is usable, not all.
     Degraded,
+    /// After a crash of our own: writes wait for what the old process had in flight (rule W10).
+    Recovering,
     /// No path is usable; requests are held.
     Held,
     /// No path is usable; requests fail.
@@ -63,6 +73,7 @@ impl DeviceState {
             Self::Unknown => "unknown",
             Self::Optimal => "optimal",
             Self::Degraded => "degraded",
+            Self::Recovering => "recovering",
             Self::Held => "held",
             Self::Failed => "failed",
         }

@@ -8,7 +8,7 @@
 use engine::{Event, SessionId};
 use nbd::server::{ExportInfo, LookupError};
 use nbd::{BlockSizes, TransmissionFlags};
-use program::Geometry;
+use program::{Geometry, HostSessions};
 use ring::{Expect, Fd};
 
 use crate::host::handshake::Stage;
@@ -35,7 +35,9 @@ impl Reactor {
             None => shaking.machine.answer_lookup(Err(LookupError::Unknown)),
             Some((name, export)) => {
                 if let Some(geometry) = export.geometry {
-                    shaking.machine.answer_lookup(Ok(export_info(&name, &geometry)));
+                    let program = self.program.devices.iter().find(|device| device.name == name);
+                    let alone = program.is_some_and(|device| device.host_sessions == HostSessions::Exclusive);
+                    shaking.machine.answer_lookup(Ok(export_info(&name, &geometry, alone)));
                 } else {
                     shaking.stage = Stage::Waiting;
                     shaking.deadline = now + self.program.node.handshake_timeout;
@@ -82,6 +84,7 @@ impl Reactor {
             log::warning!("handshake", "{peer} closed: {} is gone", session.export.name);
             return;
         };
+        self.end_older_sessions(device_key, &peer);
         let mode = session.session_mode();
         let now = self.clock.now();
         let key = self.sessions.insert(Session {
@@ -118,11 +121,42 @@ impl Reactor {
     }
 }
 
+impl Reactor {
+    /// W21: what a host sent on a connection that it gave up must not be carried out after
+    /// what it sends now. What was started there is finished first, by the range locks.
+    fn end_older_sessions(&mut self, device: Key, peer: &str) {
+        let Some(entry) = self.devices.get(device) else { return };
+        if entry.program.host_sessions != HostSessions::Exclusive {
+            return;
+        }
+        let same =
+            |key: &Key| self.sessions.get(*key).is_some_and(|old| identity(&old.peer) == identity(peer));
+        let older: Vec<Key> = entry.sessions.iter().copied().filter(same).collect();
+        for key in older {
+            self.session_lost(
+                key,
+                &"replaced by a new session of the same host (host_sessions = \"exclusive\")",
+            );
+        }
+    }
+}
+
+/// Who a peer is: its address without the port; all Unix sockets are one.
+fn identity(peer: &str) -> &str {
+    match peer.rsplit_once(':') {
+        Some((address, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => address,
+        _ => peer,
+    }
+}
+
 /// A geometry as the handshake tells it. BLOCK_STATUS is always offered: where the
 /// storage cannot tell, "unknown" is a lawful answer.
-fn export_info(name: &str, geometry: &Geometry) -> ExportInfo {
+fn export_info(name: &str, geometry: &Geometry, alone: bool) -> ExportInfo {
     let mut info = ExportInfo::new(name, geometry.size_bytes);
     info.flags = TransmissionFlags(geometry.transmission_flags);
+    if alone {
+        info.flags = info.flags.without(TransmissionFlags::CAN_MULTI_CONN);
+    }
     info.block = BlockSizes {
         min_bytes: geometry.min_block_bytes,
         preferred_bytes: geometry.preferred_block_bytes,

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use engine::{Close, Event, LaneFault, LaneId};
 use nbd::{REQUEST_HEADER_MAX, encode_disconnect};
+use program::Nanos;
 
 use crate::lane::Stage;
 use crate::limits::DISCONNECT;
@@ -26,21 +27,28 @@ impl Reactor {
         // After half a frame a DISC would be taken for its rest.
         let cut = lane.pending.has_cut(lane.sent_bytes()) || (lane.quiet && lane.outbox.is_sending());
         match how {
-            Close::Disconnect if ready && !cut => self.lane_disconnect(key),
-            Close::Disconnect | Close::Abort => self.lane_fail(key, LaneFault::ByUs),
+            Close::Disconnect if ready && !cut => self.lane_disconnect(key, !cut, Some(DISCONNECT)),
+            Close::Drain if ready => self.lane_disconnect(key, !cut, None),
+            Close::Disconnect | Close::Drain | Close::Abort => self.lane_fail(key, LaneFault::ByUs),
         }
     }
 
-    fn lane_disconnect(&mut self, key: Key) {
-        let deadline = self.clock.now() + DISCONNECT;
+    /// DISC, unless a frame was cut, and half-close. Without `limit` the EOF is awaited as long as it takes: it is
+    /// then the proof that everything sent is finished (semantics 2.3).
+    fn lane_disconnect(&mut self, key: Key, with_disc: bool, limit: Option<Nanos>) {
+        let now = self.clock.now();
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let mut header = [0; REQUEST_HEADER_MAX];
-        let len = encode_disconnect(lane.mode, &mut header);
-        let (message, _) = lane.outbox.room(0, &mut self.messages);
-        message.push_header(&header[..len]);
-        lane.stage = Stage::Disconnecting;
-        lane.deadline = Some(deadline);
-        self.timers.set(deadline, Due::Lane(key));
+        if with_disc {
+            let mut header = [0; REQUEST_HEADER_MAX];
+            let len = encode_disconnect(lane.mode, &mut header);
+            let (message, _) = lane.outbox.room(0, &mut self.messages);
+            message.push_header(&header[..len]);
+        }
+        lane.stage = Stage::Disconnecting { proof: limit.is_none() };
+        lane.deadline = limit.map(|limit| now + limit);
+        if let Some(deadline) = lane.deadline {
+            self.timers.set(deadline, Due::Lane(key));
+        }
         if !lane.dirty {
             lane.dirty = true;
             self.dirty.push(Conn::Lane(key));
@@ -51,7 +59,8 @@ impl Reactor {
     pub(crate) fn lane_eof(&mut self, key: Key) {
         let Some(lane) = self.lanes.get(key) else { return };
         let fault = match lane.stage {
-            Stage::Disconnecting => LaneFault::ByUs,
+            Stage::Disconnecting { proof: true } => LaneFault::Drained,
+            Stage::Disconnecting { proof: false } => LaneFault::ByUs,
             _ => LaneFault::Closed,
         };
         self.lane_fail(key, fault);
@@ -68,7 +77,7 @@ impl Reactor {
             Stage::Preparing => LaneFault::Unreachable("no answer to the look-up in time".into()),
             Stage::Connecting => LaneFault::Unreachable("no answer to the connect in time".into()),
             Stage::Handshake(_) => LaneFault::HandshakeTimeout,
-            Stage::Disconnecting => LaneFault::ByUs,
+            Stage::Disconnecting { .. } => LaneFault::ByUs,
             Stage::Ready | Stage::Ending(_) => return,
         };
         self.lane_fail(key, fault);

@@ -48,8 +48,11 @@ pub(crate) enum Stage {
     Handshake(Box<Handshake>),
     /// Requests and replies.
     Ready,
-    /// DISC is queued or sent; waits for EOF.
-    Disconnecting,
+    /// DISC is queued or sent, our half is or will be closed; waits for EOF.
+    Disconnecting {
+        /// The EOF proves what was sent to be finished.
+        proof: bool,
+    },
     /// Down; waits for its operations to end.
     Ending(LaneFault),
 }

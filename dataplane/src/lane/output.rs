@@ -75,7 +75,8 @@ impl Reactor {
             }
         }
         if let Some(lane) = self.lanes.get_mut(key)
-            && let (Some(fd), Stage::Disconnecting, false) = (lane.fd.as_ref(), &lane.stage, lane.half_closed)
+            && let (Some(fd), Stage::Disconnecting { .. }, false) =
+                (lane.fd.as_ref(), &lane.stage, lane.half_closed)
             && lane.outbox.is_empty()
         {
             lane.half_closed = true;
@@ -89,7 +90,7 @@ impl Reactor {
         let lane = self.lanes.get_mut(key).expect("a lane outlives its operations");
         let sent = result.unwrap_or(0) as usize;
         lane.taken_bytes += sent as u64;
-        if lane.is_ending() || (lane.quiet && !matches!(lane.stage, Stage::Disconnecting)) {
+        if lane.is_ending() || (lane.quiet && !matches!(lane.stage, Stage::Disconnecting { proof: false })) {
             // The rest of a frame that was cut is never sent.
             lane.outbox.failed(message, &mut self.messages);
         } else if let Err(error) = result {
@@ -110,7 +111,7 @@ impl Reactor {
     /// Tells the engine how far the bytes of requests have left.
     fn lane_tell_sent(&mut self, key: Key, sent: usize) {
         let Some(lane) = self.lanes.get(key) else { return };
-        if sent > 0 && matches!(lane.stage, Stage::Ready | Stage::Disconnecting) {
+        if sent > 0 && matches!(lane.stage, Stage::Ready | Stage::Disconnecting { .. }) {
             let event = Event::LaneSent { lane: lane.id, sent_bytes: lane.sent_bytes() };
             let device = lane.device;
             self.feed(device, event);

@@ -50,7 +50,7 @@ impl Reactor {
         }
     }
 
-    fn report(&self, device: Key, kind: ReportKind) {
+    pub(crate) fn report(&self, device: Key, kind: ReportKind) {
         if let Some(device) = self.devices.get(device) {
             let report = Report { at: self.clock.now(), device: device.program.name.clone(), kind };
             self.node.reports.send(report);

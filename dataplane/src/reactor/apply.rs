@@ -21,7 +21,7 @@ impl Reactor {
         self.program = program.clone();
         let limit = memory_of(program, &self.ring);
         self.pool.set_budget_bytes(limit);
-        self.budget.set_limit(limit);
+        self.budget.set_memory(limit);
         self.apply_devices(program);
         self.apply_listeners(program, listeners);
         if self.stopping > Stopping::No {
@@ -80,8 +80,17 @@ impl Reactor {
             .is_some_and(|device| device.removed && device.sessions.is_empty() && !device.has_lanes());
         let waiting = self.events.iter().any(|(device, _)| *device == key);
         if gone && !waiting {
+            self.device_discard(key);
             self.devices.remove(key);
         }
+    }
+
+    /// Nothing will flush what a device still retains.
+    pub(crate) fn device_discard(&mut self, key: Key) {
+        let Some(device) = self.devices.get_mut(key) else { return };
+        device.engine.discard_retained();
+        self.budget.retain(std::mem::take(&mut device.retained_bytes), 0);
+        self.carry_out(key);
     }
 
     fn apply_listeners(&mut self, program: &Program, new: Vec<(Listener, OwnedFd)>) {

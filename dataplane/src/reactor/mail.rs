@@ -33,6 +33,11 @@ impl Reactor {
                     self.feed(key, Event::Path { path, command });
                 }
             }
+            Mail::Device { device, command } => {
+                if let Some(key) = self.device_named(&device) {
+                    self.feed(key, Event::Device(command));
+                }
+            }
             // Whoever asked may have given up waiting.
             Mail::Snapshot(answer) => drop(answer.send(self.snapshot())),
             Mail::Directory => self.handshakes_look_again(),

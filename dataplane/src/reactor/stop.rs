@@ -7,7 +7,7 @@
 //! through with that, the hidden ones finish.
 
 use engine::Event;
-use program::{Exports, Nanos};
+use program::{Exports, Nanos, ReportKind};
 
 use crate::log;
 use crate::mailbox::Mail;
@@ -106,9 +106,13 @@ impl Reactor {
         if open {
             return;
         }
+        self.report_clean();
         if self.stopping == Stopping::All {
             for key in self.handshakes.keys() {
                 self.handshake_end(key);
+            }
+            for key in self.devices.keys() {
+                self.device_discard(key);
             }
             debug_assert_eq!((self.held.len(), self.budget.reserved()), (0, 0), "memory was not given back");
             self.finished();
@@ -118,6 +122,15 @@ impl Reactor {
         if self.node.public_is_through() {
             for mailbox in &self.node.mailboxes {
                 mailbox.send(Mail::StopHidden);
+            }
+        }
+    }
+
+    /// Devices of this stage that leave nothing behind say so (W10).
+    fn report_clean(&self) {
+        for (key, device) in self.devices.iter() {
+            if self.is_stopping(key) && device.engine.is_clean() {
+                self.report(key, ReportKind::Clean);
             }
         }
     }

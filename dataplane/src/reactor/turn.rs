@@ -67,6 +67,10 @@ impl Reactor {
         while let Some(key) = self.touched.pop() {
             let Some(device) = self.devices.get_mut(key) else { continue };
             device.touched = false;
+            let retained = device.engine.retained_bytes() as usize;
+            let room = self.budget.retain(device.retained_bytes, retained);
+            device.retained_bytes = retained;
+            device.engine.set_retention_limit(room as u64);
             if let Some(deadline) = device.engine.next_deadline()
                 && device.timer_at.is_none_or(|set| deadline < set)
             {

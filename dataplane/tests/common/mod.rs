@@ -47,11 +47,13 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         failback: Failback::Immediate,
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        host_sessions: program::HostSessions::Shared,
         retention_bytes: 64 * MIB,
         size_bytes: None,
         // Declared: memory that starts blank proves nothing by its content.
         identity: Some("declared".into()),
         recorded: None,
+        unclean: false,
         paths,
     }
 }

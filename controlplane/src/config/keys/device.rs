@@ -68,16 +68,18 @@ pub(crate) const DEVICE: &[Key] = &[
         "host_sessions",
         Kind::Choice(&["shared", "exclusive"]),
         Text("\"shared\""),
-        "Whether several hosts may use the device at once.",
-    )
-    .word_later("exclusive", "a second host is not turned away yet"),
+        "Whether a host may have several sessions. `\"exclusive\"`: a new session from an address (Unix sockets count as \
+         one) ends its older ones before it is served, so that nothing a host sent on a connection it gave up can be \
+         carried out after what it sends on the next; such a device does not offer multi-conn.",
+    ),
     Key::new(
         "retention",
         Kind::Size { min: 0, max: 64 << 30 },
         Text("\"64MiB\""),
-        "Acknowledged writes that are not flushed yet and are kept for replay after a storage server lost its cache.",
-    )
-    .later("writes are not retained yet"),
+        "Memory for acknowledged writes that are not flushed yet, to be written again if a storage server loses its cache. At \
+         half of it Holdfast flushes by itself, at all of it writes carry FUA. The devices of a node share a quarter of \
+         `memory` for this. `0B`: nothing is kept, and a server that loses its cache loses what was not flushed.",
+    ),
     Key::new(
         "id",
         Kind::Label,

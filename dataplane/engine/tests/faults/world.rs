@@ -67,10 +67,12 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
         failback: Failback::After(60 * SECOND),
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        host_sessions: program::HostSessions::Shared,
         retention_bytes: 64 << 20,
         size_bytes: None,
         identity: Some("declared".into()),
         recorded: None,
+        unclean: false,
         paths: (0..paths).map(path).collect(),
     }
 }

@@ -4,7 +4,7 @@
 use engine::{Event, GateOffer, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{DeviceProgram, SECOND, Writers};
+use program::{DeviceCommand, DeviceProgram, SECOND, Writers};
 
 use crate::script::{MIB, Script, Sent, device, offer, without};
 
@@ -280,6 +280,10 @@ fn a_loss_is_sticky_on_every_session() {
     let sent = s.take();
     s.answer(sent, Ok(()));
     assert_eq!(s.result(plain), Some(Ok(())), "other requests go on");
+    s.event(Event::Device(DeviceCommand::ClearLoss));
+    let flush = s.request(Flush, 0, 0);
+    answer_all(&mut s);
+    assert_eq!(s.result(flush), Some(Ok(())));
 }
 
 /// F7: with several writers nothing may be written over later, so every write is durable at once.

@@ -37,6 +37,10 @@ pub struct Script {
     pub replies: Vec<(u64, Result<(), Errno>)>,
     pub opening: Vec<(LaneId, usize)>,
     pub closing: Vec<(LaneId, Close)>,
+    /// Lanes that were opened with a kill, and of what.
+    pub kills: Vec<(LaneId, LaneId)>,
+    /// TCP_USER_TIMEOUT as it was set.
+    pub timed: Vec<(LaneId, bool)>,
     pub lanes: Vec<(LaneId, usize, u64)>,
     pub events: Vec<&'static str>,
     pub released: Vec<BufferId>,
@@ -74,10 +78,12 @@ pub fn device(paths: usize) -> DeviceProgram {
         failback: Failback::After(60 * SECOND),
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        host_sessions: program::HostSessions::Shared,
         retention_bytes: 64 << 20,
         size_bytes: None,
         identity: Some("declared".into()),
         recorded: None,
+        unclean: false,
         paths: (0..paths).map(path).collect(),
     }
 }
@@ -122,6 +128,8 @@ impl Script {
             replies: Vec::new(),
             opening: Vec::new(),
             closing: Vec::new(),
+            kills: Vec::new(),
+            timed: Vec::new(),
             lanes: Vec::new(),
             events: Vec::new(),
             released: Vec::new(),
@@ -141,7 +149,11 @@ impl Script {
     fn drain(&mut self) {
         while let Some(action) = self.engine.next_action() {
             match action {
-                Action::OpenLane { lane, path, .. } => self.opening.push((lane, path)),
+                Action::OpenLane { lane, path, kill, .. } => {
+                    self.opening.push((lane, path));
+                    self.kills.extend(kill.map(|target| (lane, target)));
+                }
+                Action::UserTimeout { lane, enable } => self.timed.push((lane, enable)),
                 Action::CloseLane { lane, how } => self.closing.push((lane, how)),
                 Action::Send { lane, cookie, command, flags, offset, len, data } => {
                     self.on_send(Sent { lane, path: 0, cookie, command, flags, offset, len, data });
@@ -190,6 +202,14 @@ impl Script {
         let (lane, ..) = self.lanes.remove(at);
         self.sent.retain(|sent| sent.lane != lane);
         self.event(Event::LaneDown { lane, fault: LaneFault::Reset("test".into()), sent_bytes });
+    }
+
+    /// This lane is down; everything queued on it had left.
+    pub fn down(&mut self, lane: LaneId, fault: LaneFault) {
+        let at = self.lanes.iter().position(|(of, ..)| *of == lane).expect("the lane was open");
+        let (_, _, sent_bytes) = self.lanes.remove(at);
+        self.sent.retain(|sent| sent.lane != lane);
+        self.event(Event::LaneDown { lane, fault, sent_bytes });
     }
 
     pub fn request(&mut self, command: Command, offset: u64, len: u64) -> u64 {

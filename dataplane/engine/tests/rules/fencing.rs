@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What ends a doubt: a gate's word (2.4), a drained connection (2.3, W1), a late reply after
+//! the quarantine was let go (W13); and what a new process waits for (W10).
+
+use engine::{Close, Event, GateOffer, LaneFault, LaneId, Offer, SendData, TcpSample};
+use nbd::Command::{Flush, Read, Write};
+use nbd::Errno;
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
+
+use crate::script::{Script, Sent, device, offer};
+
+fn gate(nonce: u128, killed: bool) -> Offer {
+    let gate = GateOffer { volume: 7, nonce, cache_generation: 5, epoch: 1, killed };
+    Offer { gate: Some(gate), ..offer() }
+}
+
+/// A over path 0 or 1, its lane lost, answered through the other; returns A's lane.
+fn in_doubt(s: &mut Script) -> (LaneId, usize) {
+    let a = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    (sent.lane, sent.path)
+}
+
+fn fencing_lane(s: &Script, target: LaneId) -> LaneId {
+    *s.kills.iter().rev().find(|(_, kill)| *kill == target).map(|(lane, _)| lane).expect("a kill was sent")
+}
+
+fn write_sent(s: &Script) -> Option<Sent> {
+    s.sent.iter().copied().find(|sent| sent.command == Write)
+}
+
+/// 2.4: with a gate the successor waits for one handshake, not for `quiesce`.
+#[test]
+fn a_gate_ends_a_doubt_at_once() {
+    let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+    s.open_all(&gate(1, false));
+    let (target, _) = in_doubt(&mut s);
+    let b = s.request(Write, 0, 4096);
+    assert!(write_sent(&s).is_none(), "W4");
+    let fencing = fencing_lane(&s, target);
+    s.open(fencing, gate(1, true));
+    let sent = write_sent(&s).expect("released by the gate");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(b), Some(Ok(())));
+    assert!(s.closing.contains(&(fencing, Close::Disconnect)), "it has done its work");
+    assert!(s.events.contains(&"session_fenced") && !s.events.contains(&"quarantine_unproven"));
+    assert_eq!(s.engine.status(s.now).fence.as_str(), "gate");
+}
+
+/// 2.4: only the process that held the session can speak for it; what is no gate cannot.
+#[test]
+fn nobody_else_can_end_a_doubt() {
+    for answer in [gate(2, true), gate(1, false), offer()] {
+        let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+        s.open_all(&gate(1, false));
+        let (target, _) = in_doubt(&mut s);
+        s.request(Write, 0, 4096);
+        let fencing = fencing_lane(&s, target);
+        s.open(fencing, answer);
+        assert!(write_sent(&s).is_none(), "{answer:?}");
+        s.down(fencing, LaneFault::ByUs);
+        s.wait_alive(200 * MILLISECOND, |_| true);
+        assert_ne!(fencing_lane(&s, target), fencing, "asked again");
+    }
+}
+
+/// 2.3: a gate whose process was started anew executes nothing of the old one's.
+#[test]
+fn a_restarted_gate_ends_a_doubt() {
+    let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(1) });
+    s.open_all(&gate(1, false));
+    let a = s.request(Write, 0, 4096);
+    s.take();
+    s.reset(0);
+    s.wait(SECOND);
+    s.open_path(0, gate(2, false));
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+}
+
+/// 2.4: with a single path its own next connection carries the kill.
+#[test]
+fn the_next_connection_carries_the_kill() {
+    let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(1) });
+    s.open_all(&gate(1, false));
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.reset(0);
+    s.wait(SECOND);
+    assert_eq!(s.kills.last().map(|(_, kill)| *kill), Some(sent.lane));
+    s.open_path(0, gate(1, true));
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+}
+
+/// W16, 2.4: a silent link to a gate: the session is finished and its writes are free at once.
+#[test]
+fn a_silent_lane_to_a_gate_is_fenced() {
+    let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+    s.open_all(&gate(1, false));
+    let a = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.wait(500 * MILLISECOND);
+    let sample =
+        TcpSample { unacked: 1, outq_bytes: 4124, last_ack_ms: 500, rto_us: 200_000, ..TcpSample::default() };
+    s.event(Event::Tcp { lane: sent.lane, sample });
+    let moved = write_sent(&s).expect("W16: moved");
+    assert_ne!(moved.path, sent.path);
+    let fencing = fencing_lane(&s, sent.lane);
+    s.open(fencing, gate(1, true));
+    assert!(s.closing.contains(&(sent.lane, Close::Abort)));
+    s.down(sent.lane, LaneFault::ByUs);
+    s.answer(moved, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+}
+
+/// A path whose server stops with A on it; A is answered through the other. Returns A as sent.
+fn stalled(s: &mut Script) -> Sent {
+    let a = s.request(Write, 0, 4096);
+    let stuck = s.take();
+    let dead = stuck.path;
+    s.wait_alive(6 * SECOND, |sent| sent.path != dead);
+    let moved = s.sent.iter().position(|sent| sent.command == Write && sent.path != dead).expect("W15");
+    let moved = s.sent.remove(moved).expect("found");
+    s.answer(moved, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    assert_eq!(s.engine.status(s.now).paths[dead].zombies, 1);
+    stuck
+}
+
+/// W1, 2.3: a server that drains is sent DISC; its EOF proves everything on the connection.
+#[test]
+fn a_drained_connection_ends_its_doubts() {
+    let mut program = DeviceProgram { unproven: Unproven::Hold, ..device(2) };
+    for path in &mut program.paths {
+        path.drains = true;
+    }
+    let mut s = Script::up(&program);
+    let stuck = stalled(&mut s);
+    assert!(s.closing.contains(&(stuck.lane, Close::Drain)));
+    let b = s.request(Write, 0, 4096);
+    assert!(s.sent.iter().all(|sent| sent.command != Write || sent.path == stuck.path));
+    s.down(stuck.lane, LaneFault::Drained);
+    let sent = write_sent(&s).expect("EOF is proof");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(b), Some(Ok(())));
+}
+
+fn short_hold() -> DeviceProgram {
+    DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) }
+}
+
+/// W13: let go at the hold, the zombie stays; its late reply has what is newer written again.
+#[test]
+fn a_ghost_that_lands_is_repaired() {
+    let mut s = Script::up(&short_hold());
+    let stuck = stalled(&mut s);
+    let b = s.request(Write, 2048, 4096);
+    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
+    let newer = write_sent(&s).expect("let go at the hold");
+    assert!(s.events.contains(&"quarantine_unproven"));
+    s.sent.retain(|sent| sent.cookie != newer.cookie || sent.lane != newer.lane);
+    s.answer(newer, Ok(()));
+    assert_eq!(s.result(b), Some(Ok(())));
+    assert_eq!(s.engine.status(s.now).ghosts, 1);
+    // Another flush makes B durable and its bytes free, but not for the ghost.
+    let flush = s.request(Flush, 0, 0);
+    while s.result(flush).is_none() {
+        let sent = s.take();
+        if sent.path != stuck.path {
+            s.answer(sent, Ok(()));
+        }
+    }
+    s.sent.clear();
+    s.answer(stuck, Ok(()));
+    assert!(s.events.contains(&"ghost_repaired"));
+    let read = s.request(Read, 2048, 512);
+    let repair = s.take();
+    let SendData::Buffer { buffer, .. } = newer.data else { panic!("a write has a payload") };
+    assert_eq!((repair.offset, repair.len), (2048, 2048), "what of B is over A");
+    assert_eq!(repair.data, SendData::Buffer { buffer, at: 0 });
+    assert!(s.nothing_sent(), "nobody reads the ghost");
+    s.answer(repair, Ok(()));
+    let rest: Vec<Sent> = std::iter::from_fn(|| s.sent.pop_front()).collect();
+    assert!(rest.iter().any(|sent| sent.command == Flush), "W13: and flushed");
+    for sent in rest {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(read), Some(Ok(())));
+    assert_eq!((s.engine.status(s.now).ghosts, s.engine.retained_bytes()), (0, 0));
+}
+
+/// W13, W14: a late error means that it was never executed; nothing is to be repaired.
+#[test]
+fn a_ghost_that_fails_needs_no_repair() {
+    let mut s = Script::up(&short_hold());
+    let stuck = stalled(&mut s);
+    s.request(Write, 0, 4096);
+    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
+    let newer = write_sent(&s).expect("let go at the hold");
+    s.answer(newer, Ok(()));
+    s.sent.clear();
+    s.answer(stuck, Err(Errno::Io));
+    assert!(!s.events.contains(&"ghost_repaired") && write_sent(&s).is_none());
+    assert_eq!(s.engine.status(s.now).ghosts, 0);
+}
+
+/// W13: with `hold` nothing is let go, and the zombie is kept: its reply is the only proof.
+#[test]
+fn hold_never_lets_go() {
+    let mut s = Script::up(&DeviceProgram { unproven: Unproven::Hold, ..short_hold() });
+    let stuck = stalled(&mut s);
+    let b = s.request(Write, 0, 4096);
+    s.wait_alive(60 * SECOND, |sent| sent.path != stuck.path);
+    assert_eq!(s.result(b), Some(Err(Errno::Io)), "W13: EIO at the hold");
+    assert!(write_sent(&s).is_none());
+    assert!(!s.closing.iter().any(|(lane, _)| *lane == stuck.lane));
+    s.answer(stuck, Ok(()));
+    let c = s.request(Write, 0, 4096);
+    let sent = write_sent(&s).expect("proven by the late reply");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(c), Some(Ok(())));
+}
+
+/// W5, W13: several writers under `hold`: no answer without proof, EIO at the hold.
+#[test]
+fn several_writers_get_eio_at_the_hold() {
+    let program = DeviceProgram { writers: Writers::Many, unproven: Unproven::Hold, ..short_hold() };
+    let mut s = Script::up(&program);
+    let a = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!(s.result(a), None);
+    s.wait_alive(21 * SECOND, |_| true);
+    assert_eq!(s.result(a), Some(Err(Errno::Io)));
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "W14: it stays in doubt");
+}
+
+/// W1: a server that stopped with its window closed is alive: our own kernel must not
+/// reset the connection that its late reply will come on.
+#[test]
+fn a_closed_window_turns_the_user_timeout_off() {
+    let mut s = Script::up(&device(2));
+    s.request(Write, 0, 4096);
+    let stuck = s.take();
+    s.wait(200 * MILLISECOND);
+    let closed =
+        TcpSample { notsent_bytes: 100_000, outq_bytes: 100_000, rto_us: 200_000, ..TcpSample::default() };
+    s.event(Event::Tcp { lane: stuck.lane, sample: closed });
+    assert_eq!(s.timed, [(stuck.lane, false)]);
+    s.event(Event::Tcp { lane: stuck.lane, sample: TcpSample::default() });
+    assert_eq!(s.timed, [(stuck.lane, false), (stuck.lane, true)]);
+}
+
+/// W10: after a crash of our own no write is issued before `quiesce`; reads are.
+#[test]
+fn a_new_process_waits_for_the_old_ones_writes() {
+    let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    assert_eq!(s.engine.status(s.now).state.as_str(), "recovering");
+    let write = s.request(Write, 0, 4096);
+    let read = s.request(Read, 0, 4096);
+    let sent = s.take();
+    assert_eq!(sent.command, Read);
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+    s.wait_alive(4_900 * MILLISECOND, |_| true);
+    assert!(write_sent(&s).is_none());
+    s.wait_alive(200 * MILLISECOND, |_| true);
+    let sent = write_sent(&s).expect("assumed to be over");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(write), Some(Ok(())));
+    assert!(s.events.contains(&"recovered_unproven"));
+    assert_eq!(s.engine.status(s.now).state.as_str(), "optimal");
+}
+
+/// W10, 2.4: gates that took the claim of the new process have finished the old one's sessions.
+#[test]
+fn gates_end_the_recovery() {
+    let mut s = Script::new(&DeviceProgram { unclean: true, ..device(2) });
+    s.request(Write, 0, 4096);
+    s.open_path(0, gate(1, false));
+    assert!(write_sent(&s).is_none(), "the other path may lead to anything");
+    s.open_path(1, gate(1, false));
+    assert!(write_sent(&s).is_some());
+    assert!(s.events.contains(&"recovered"));
+}
+
+/// 3.7: an operator ends the hold.
+#[test]
+fn fail_now_ends_the_hold() {
+    let mut s = Script::up(&device(1));
+    s.reset(0);
+    let read = s.request(Read, 0, 4096);
+    s.event(Event::Device(DeviceCommand::FailNow));
+    assert_eq!(s.result(read), Some(Err(Errno::Io)));
+    s.wait(SECOND);
+    s.open_path(0, offer());
+    let read = s.request(Read, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+}
