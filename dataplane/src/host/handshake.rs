@@ -50,6 +50,8 @@ pub(crate) struct Shaking {
     /// Our half is closed.
     half_closed: bool,
     pub(crate) deadline: Nanos,
+    /// It has waited for a geometry in vain: it is not kept waiting again.
+    pub(crate) waited: bool,
     ticket: SessionTicket,
 }
 
@@ -71,6 +73,7 @@ impl Reactor {
             receiving: false,
             half_closed: false,
             deadline,
+            waited: false,
             ticket,
         });
         self.timers.set(deadline, Due::Handshake(key));
