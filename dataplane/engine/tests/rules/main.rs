@@ -473,6 +473,38 @@ fn a_blank_path_waits_for_a_written_block() {
     assert_eq!(s.state(1), "up");
 }
 
+/// 3.8: a check that the accepted path holds up is not the returning path's fault: it is not
+/// closed and backed off for it, and takes over what hangs on the other.
+#[test]
+fn a_hung_reference_is_not_held_against_a_returning_path() {
+    let mut s = Script::new(&DeviceProgram { identity: None, ..device(2) });
+    let content = |sent: &Sent| u128::from(sent.offset) + 1;
+    s.open_path(0, offer());
+    s.open_path(1, offer());
+    while let Some(read) = s.sent.pop_front() {
+        s.answer_digest(read, content(&read), false);
+    }
+    assert_eq!((s.state(0), s.state(1)), ("up", "up"));
+    s.reset(1);
+    // On a sampled place: the check waits for its range, too.
+    let write = s.request(Write, 0, 4096);
+    assert_eq!(s.take().path, 0, "from here on path 0 answers nothing");
+    s.open_path(1, offer());
+    let returning = s.lanes.iter().find(|(_, path, _)| *path == 1).expect("just opened").0;
+    for _ in 0..80 {
+        s.wait(100 * MILLISECOND);
+        for sent in std::mem::take(&mut s.sent) {
+            match (sent.path, sent.data) {
+                (1, SendData::Digest) => s.answer_digest(sent, content(&sent), false),
+                (1, _) => s.answer(sent, Ok(())),
+                _ => s.sent.push_back(sent),
+            }
+        }
+    }
+    assert!(s.closing.iter().all(|(lane, _)| *lane != returning), "the returning path was blamed");
+    assert_eq!(s.result(write), Some(Ok(())), "path 1: {} {}", s.state(1), s.reason(1));
+}
+
 /// 3.8: without a live path the recorded samples decide.
 #[test]
 fn the_first_path_up_is_checked_against_the_record() {
