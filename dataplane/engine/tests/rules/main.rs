@@ -411,6 +411,25 @@ fn requests_are_held_while_no_path_is_there() {
     assert_eq!(s.result(after), Some(Ok(())));
 }
 
+/// 3.5: a path that cannot be opened is told of once, not at every attempt, and again after
+/// it was open.
+#[test]
+fn an_unreachable_path_is_told_of_once() {
+    let told = |s: &Script| s.events.iter().filter(|name| **name == "path_unreachable").count();
+    let mut s = Script::new(&device(1));
+    for _ in 0..5 {
+        s.refuse_connect(0);
+        s.wait(30 * SECOND);
+    }
+    assert_eq!(told(&s), 1);
+    assert!(s.reason(0).contains("nothing listens there"), "{}", s.reason(0));
+    s.open_path(0, offer());
+    s.reset(0);
+    assert_eq!(told(&s), 1, "a change of state tells of this");
+    s.refuse_connect(0);
+    assert_eq!(told(&s), 2);
+}
+
 /// 3.7, W15: a last path that only stopped answering is shown, used all the same, and the
 /// hold ends for what is on it too; its write stays in doubt.
 #[test]
@@ -648,5 +667,5 @@ fn reconnects_never_give_up() {
         s.wait(60 * SECOND);
         assert!(s.opening.len() == 1, "within a minute");
     }
-    assert!(s.reason(0).contains("refused"), "{}", s.reason(0));
+    assert!(s.reason(0).contains("nothing listens there"), "{}", s.reason(0));
 }
