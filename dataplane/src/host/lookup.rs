@@ -35,6 +35,12 @@ impl Reactor {
     pub(crate) fn handshake_lookup(&mut self, key: Key, name: &str) {
         let now = self.clock.now();
         let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        if shaking.turned_away {
+            let max = self.program.node.max_sessions;
+            let text = format!("this node serves max_sessions = {max} host connections and has that many");
+            shaking.machine.answer_lookup(Err(LookupError::Policy(text)));
+            return;
+        }
         match self.node.directory.find(&shaking.shown, name) {
             None => shaking.machine.answer_lookup(Err(LookupError::Unknown)),
             Some((name, export)) => {
