@@ -142,7 +142,8 @@ impl Event {
         match &report.kind {
             ReportKind::PathState { path, from, to, access, rule, reason } => {
                 use program::PathState::{Drained, Probation, Standby, Up};
-                let good = matches!(to, Up | Standby | Probation | Drained);
+                // A node that stops takes its paths down on purpose.
+                let good = matches!(to, Up | Standby | Probation | Drained) || *rule == "stop";
                 let event = Self {
                     name: "path_state".to_owned(),
                     path: Some(path.clone()),

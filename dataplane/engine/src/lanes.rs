@@ -423,6 +423,7 @@ impl Engine {
         self.stopping = true;
         self.fail_unstarted();
         for path in 0..self.paths.len() {
+            self.paths[path].explain("stop", String::from("this node stops"));
             self.drain(path);
         }
     }
