@@ -3,10 +3,10 @@
 
 use tests_support::holdfast::{Config, Device, Node, PathStatus};
 use tests_support::servers::{NbdServer, Nbdkit, QemuNbd};
-use tests_support::{Endpoint, TestDir, loopback, run, run_status, wait};
+use tests_support::{Endpoint, TestDir, loopback, wait};
 
 use crate::clients;
-use crate::target::Target;
+use crate::target::{LoopDevice, Target};
 
 const SIZE: u64 = 16 << 20;
 const DEVICE: &str = "vol0";
@@ -98,29 +98,14 @@ fn local_file() {
     serve_to_all_clients(&dir, &[("a", format!("file://{image}"))]);
 }
 
-/// A loop device over an image; gone with the test, or when its last user closes it.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn over(image: &str) -> Self {
-        Self(run("losetup", ["--find", "--show", image]).trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        run_status("losetup", ["--detach", &self.0]);
-    }
-}
-
 /// A block device, directly and through a server that has it open too.
 #[test]
 fn local_block_device() {
     let dir = TestDir::new();
     let disk = LoopDevice::over(&dir.image("image", SIZE));
     let endpoint = Endpoint::tcp(loopback(), 10810);
-    let _server = Nbdkit::file(&disk.0).start(&dir, "nbdkit", &endpoint);
-    serve_to_all_clients(&dir, &[("disk", format!("file://{}", disk.0)), ("server", endpoint.uri(""))]);
+    let _server = Nbdkit::file(disk.path()).start(&dir, "nbdkit", &endpoint);
+    serve_to_all_clients(&dir, &[("disk", format!("file://{}", disk.path())), ("server", endpoint.uri(""))]);
 }
 
 /// Four servers of different make, all on one file: what each lacks is done for it.
