@@ -50,6 +50,12 @@ pub(crate) const HOST_STALL: Nanos = 30 * SECOND;
 /// After the last reply of a session that ends in order, its peer has this long to close.
 pub(crate) const LINGER: Nanos = 2 * SECOND;
 
+/// Host connections above `max_sessions` that are told so at once; still further ones are
+/// closed without a word.
+pub(crate) const TURNED_AWAY_MAX: u32 = 64;
+/// A host that is turned away has this long to ask for its export and to read the answer.
+pub(crate) const TURNED_AWAY: Nanos = 2 * SECOND;
+
 /// A storage server has this long between our DISC and its EOF.
 pub(crate) const DISCONNECT: Nanos = 5 * SECOND;
 

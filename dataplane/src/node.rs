@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::directory::Directory;
+use crate::limits::TURNED_AWAY_MAX;
 use crate::mailbox::{Mail, Mailbox};
 use crate::reports::Reports;
 
@@ -14,6 +15,7 @@ pub(crate) struct Node {
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) reports: Reports,
     sessions: Arc<AtomicU32>,
+    turned_away: Arc<AtomicU32>,
     /// Reactors whose public devices have not finished (see `reactor::stop`).
     public_open: AtomicUsize,
 }
@@ -21,7 +23,14 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(directory: Directory, mailboxes: Vec<Arc<Mailbox>>, reports: Reports) -> Self {
         let public_open = AtomicUsize::new(mailboxes.len());
-        Self { directory, mailboxes, reports, sessions: Arc::default(), public_open }
+        Self {
+            directory,
+            mailboxes,
+            reports,
+            sessions: Arc::default(),
+            turned_away: Arc::default(),
+            public_open,
+        }
     }
 
     /// A reactor's public devices have finished. `true`: it was the last.
@@ -31,10 +40,12 @@ impl Node {
 
     /// Counts one more host connection, unless there are `max` already.
     pub(crate) fn admit(&self, max: u32) -> Option<SessionTicket> {
-        let admitted = self
-            .sessions
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1));
-        admitted.is_ok().then(|| SessionTicket(self.sessions.clone()))
+        SessionTicket::take(&self.sessions, max)
+    }
+
+    /// Counts one more host connection that is only told that there are too many.
+    pub(crate) fn turn_away(&self) -> Option<SessionTicket> {
+        SessionTicket::take(&self.turned_away, TURNED_AWAY_MAX)
     }
 
     /// Tells the reactor that holds the handshakes.
@@ -45,6 +56,14 @@ impl Node {
 
 /// One host connection in the count; given back when dropped, on whatever reactor.
 pub(crate) struct SessionTicket(Arc<AtomicU32>);
+
+impl SessionTicket {
+    fn take(count: &Arc<AtomicU32>, max: u32) -> Option<Self> {
+        let taken =
+            count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1));
+        taken.is_ok().then(|| Self(count.clone()))
+    }
+}
 
 impl Drop for SessionTicket {
     fn drop(&mut self) {

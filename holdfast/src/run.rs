@@ -29,6 +29,10 @@ use crate::signals::{self, Wake};
 /// Beyond the drain time, for what has no bound of its own: closing and joining.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A stop signal within this after the first is the same wish, not an impatient one: `timeout`,
+/// terminals and supervisors signal a process and its group.
+const SAME_WISH: Duration = Duration::from_millis(500);
+
 /// What to run.
 pub(crate) struct Plan {
     pub(crate) program: Program,
@@ -147,11 +151,13 @@ fn stop(
         .name("drain".to_owned())
         .spawn(finish)
         .map_err(|error| Failure::new(Status::System, format!("cannot start a thread: {error}")))?;
-    let deadline = Instant::now() + bound + GRACE;
+    let begun = Instant::now();
+    let deadline = begun + bound + GRACE;
     loop {
         match woken.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Wake::Ended) => break,
             Ok(Wake::Reload) => {}
+            Ok(Wake::Stop(_)) if begun.elapsed() < SAME_WISH => {}
             Ok(Wake::Stop(signal)) => {
                 log::warning("stopped at once by a second signal", &[("signal", signal.as_str())]);
                 process::exit(128 + signal as i32);

@@ -63,23 +63,28 @@ fn assert_exclusive(rig: &Rig) {
 /// Fails if the two servers ever worked on host requests at the same moment; returns how
 /// many each had.
 fn assert_exclusive_if_used(rig: &Rig) -> [usize; 2] {
-    let mut spans: Vec<(u64, u64, &str)> = Vec::new();
-    for (path, name) in PATHS.iter().enumerate().take(2) {
+    let mut spans: Vec<(u64, u64, usize)> = Vec::new();
+    for path in 0..2 {
         let requests = host_requests(rig, path);
-        spans.extend(requests.iter().map(|interval| (interval.begin_us, interval.end_us, *name)));
+        spans.extend(requests.iter().map(|interval| (interval.begin_us, interval.end_us, path)));
     }
+    assert_apart(spans)
+}
+
+/// Fails if spans (begin, end, path) of the two paths overlap; returns how many each has.
+fn assert_apart<T: Copy + Ord + std::fmt::Debug>(mut spans: Vec<(T, T, usize)>) -> [usize; 2] {
     spans.sort_unstable();
     let mut requests = [0, 0];
-    let mut latest: [u64; 2] = [0, 0];
-    for (begin_us, end_us, name) in spans {
-        let (own, other) = if name == "a" { (0, 1) } else { (1, 0) };
+    let mut latest: [Option<T>; 2] = [None, None];
+    for (begin, end, path) in spans {
+        let other = latest[1 - path];
         assert!(
-            begin_us >= latest[other],
-            "server {name} began {} us before the other was done",
-            latest[other] - begin_us
+            other.is_none_or(|other| begin >= other),
+            "server {} began at {begin:?}, before the other was done ({other:?})",
+            PATHS[path]
         );
-        latest[own] = latest[own].max(end_us);
-        requests[own] += 1;
+        latest[path] = latest[path].max(Some(end));
+        requests[path] += 1;
     }
     requests
 }
@@ -160,6 +165,54 @@ fn proven_exclusion_holds_for_packets_lost_to_the_storage() {
 #[test]
 fn proven_exclusion_holds_for_packets_lost_from_the_storage() {
     proven(Fault::DropFromStorage);
+}
+
+/// The same for faults that only a misbehaving server makes, judged by its own record. A
+/// request without an answer counts from its arrival: it was cut, not executed.
+fn proven_on_misbehaving_servers(fault: Fault) {
+    let mut rig = RigOptions::new(2)
+        .for_fault(fault)
+        .key(r#"policy = "active-passive""#)
+        .key(r#"failback = "manual""#)
+        .key(r#"exclusive = "proven""#)
+        .start();
+    let fio = rig.fio().arg("--bs=8k").start(&rig.dir, "fio");
+    let mut switched = false;
+    for _ in 0..2 {
+        let (active, passive) = active_and_passive(&rig);
+        rig.node.await_in_use(DEVICE, &[PATHS[active]], 100);
+        rig.inject(active, fault);
+        rig.await_noticed(active, u64::MAX);
+        rig.assert_exercised(active, fault);
+        rig.heal(active, fault);
+        let completed = |path: usize| rig.node.path(DEVICE, PATHS[path]).completed();
+        let before = [completed(active), completed(passive)];
+        wait::until_true("the load to go on", || {
+            switched |= completed(passive) > before[1] + 100;
+            switched || completed(active) > before[0] + 100
+        });
+        rig.node.await_path(DEVICE, PATHS[active], "to be fit again", |path| path.state != "down");
+    }
+    fio.finish().assert_clean();
+    let mut spans = Vec::new();
+    for path in 0..2 {
+        let requests = rig.storage(path).record().requests();
+        let ours = requests.iter().filter(|entry| u64::from(entry.len) == REQUEST_BYTES);
+        spans.extend(ours.map(|entry| (entry.arrived, entry.answered.unwrap_or(entry.arrived), path)));
+    }
+    let requests = assert_apart(spans);
+    assert!(requests.iter().sum::<usize>() > 200, "hardly any request: {requests:?}");
+    println!("{fault:?}: requests of each server {requests:?}, switched: {switched}");
+}
+
+#[test]
+fn proven_exclusion_holds_for_eio() {
+    proven_on_misbehaving_servers(Fault::Eio);
+}
+
+#[test]
+fn proven_exclusion_holds_for_a_cut_payload() {
+    proven_on_misbehaving_servers(Fault::CutPayload);
 }
 
 /// No time is a proof: also long after `quiesce` the other server gets nothing.

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tests_support::holdfast::{Config, Device, Node};
 use tests_support::storage::{Options, Storage};
 use tests_support::wire::{
-    COMMAND_FUA, Client, OPTION_MAGIC, Request, command, errno, go_payload, option, option_frame, reply,
+    COMMAND_FUA, Client, ClientError, OPTION_MAGIC, Request, command, errno, go_payload, option,
+    option_frame, reply,
 };
-use tests_support::{Endpoint, Load, TestDir, loopback, wait};
+use tests_support::{Endpoint, Load, TestDir, loopback, run_status, wait};
 
 const DEVICE: &str = "vol0";
 const MIB: u64 = 1 << 20;
@@ -41,10 +42,12 @@ enum Hostility {
     AsOption(Vec<u8>),
     /// Instead of a request.
     AsRequest(Vec<u8>),
+    /// The same, and the host goes without reading a reply.
+    ThenLeave(Vec<u8>),
 }
 
 fn hostilities() -> Vec<(&'static str, Hostility)> {
-    use Hostility::{AfterGreeting, AsOption, AsRequest};
+    use Hostility::{AfterGreeting, AsOption, AsRequest, ThenLeave};
     let noise: Vec<u8> = (0..4096_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let huge_option = |number: u32| {
         let mut bytes = OPTION_MAGIC.to_be_bytes().to_vec();
@@ -54,6 +57,9 @@ fn hostilities() -> Vec<(&'static str, Hostility)> {
     };
     let mut wrong_magic = Request::new(command::READ, 1, 0, 512).encode().to_vec();
     wrong_magic[0] ^= 0xff;
+    let half_write = [&Request::new(command::WRITE, 1, 0, 65536).encode()[..], &[0xee; 1000]].concat();
+    let unread: Vec<u8> =
+        (0..8).flat_map(|cookie| Request::new(command::READ, cookie, 0, 65536).encode()).collect();
     let flood: Vec<u8> = (0..2000).flat_map(|_| option_frame(0x7777, &[])).collect();
     vec![
         ("noise for flags", AfterGreeting(noise.clone())),
@@ -66,13 +72,21 @@ fn hostilities() -> Vec<(&'static str, Hostility)> {
         ("two thousand options", AsOption(flood)),
         ("noise for a request", AsRequest(noise)),
         ("wrong request magic", AsRequest(wrong_magic)),
+        ("half a header", ThenLeave(half_write[..13].to_vec())),
+        ("half a WRITE", ThenLeave(half_write)),
+        ("replies that are never read", ThenLeave(unread)),
         ("WRITE of 4 GiB", AsRequest(Request::new(command::WRITE, 1, 0, u32::MAX).encode().to_vec())),
     ]
 }
 
-/// Connects and sends it; the node must close the connection.
+/// Connects and sends it; the node must close the connection, unless the host does.
 fn suffer(host: &Endpoint, name: &str, hostility: &Hostility) {
     let (mut client, bytes) = match hostility {
+        Hostility::ThenLeave(bytes) => {
+            let mut client = Client::open(host, DEVICE).expect("opened");
+            client.send(bytes).expect("the socket takes it");
+            return;
+        }
         Hostility::AfterGreeting(bytes) => (Client::greet(host).expect("greeted"), bytes),
         Hostility::AsOption(bytes) => {
             let mut client = Client::greet(host).expect("greeted");
@@ -288,8 +302,20 @@ fn the_connection_cap_holds() {
     let mut site = site(|config| config.listen_key("max_sessions = 4"));
     let mut within: Vec<Client> = (0..4).map(|_| site.node.open(DEVICE)).collect();
     let start = Instant::now();
-    Client::open(site.node.host(), DEVICE).expect_err("the fifth session");
+    match Client::open(site.node.host(), DEVICE) {
+        Err(ClientError::Refused(_, text)) => assert!(text.contains("max_sessions"), "unclear: {text}"),
+        other => panic!("the fifth session was not told why it cannot be had: {other:?}"),
+    }
+    let libnbd = run_status("nbdinfo", [site.node.host().uri(DEVICE)]);
+    assert!(libnbd.status != 0, "a fifth session: {libnbd:?}");
     assert!(start.elapsed() < Duration::from_secs(5), "an answer, not a time-out");
+    // Those that are told are bounded too: many that only linger cost no more than the rest of them.
+    let lingering: Vec<_> = (0..200).map(|_| Client::greet(site.node.host())).collect();
+    let told = lingering.iter().filter(|greeting| greeting.is_ok()).count();
+    assert!((1..=64).contains(&told), "{told} connections above the cap are kept waiting");
+    wait::until_true("the lingering to be closed", || {
+        matches!(Client::open(site.node.host(), DEVICE), Err(ClientError::Refused(..)))
+    });
     assert!(site.node.process().log().contains("max_sessions"), "an operator is not told");
     for session in &mut within {
         assert_eq!(session.read(0, 512).expect("those within are served").error, 0);

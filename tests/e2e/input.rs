@@ -2,11 +2,13 @@
 //! Bad input: each mistake has a message of its own, says where it is and what is
 //! allowed, and loses nothing.
 
-use tests_support::holdfast::{Config, Device, Node, cli_status, command};
-use tests_support::{Endpoint, Output, TestDir, loopback, wait};
+use tests_support::holdfast::{Config, Device, Node, binary_path, cli_status, command};
+use tests_support::{Endpoint, Output, TestDir, loopback, run_status, wait};
 
 /// Status of a bad configuration (sysexits: EX_CONFIG).
 const BAD_CONFIGURATION: i32 = 78;
+/// Status where the operating system refuses (EX_OSERR).
+const NOT_ALLOWED: i32 = 71;
 /// Status of a wrong command line.
 const USAGE: i32 = 2;
 
@@ -137,6 +139,12 @@ fn paths_that_lead_nowhere_do_not_keep_it_from_serving() {
             words.iter().any(|word| status.reason.contains(word))
         });
         assert_eq!(told.state, "down", "{told:?}");
+        // Its state never changed, and yet the log says so.
+        node.await_event(0, "the path that leads nowhere to be told of", |event| {
+            event.name == "path_unreachable"
+                && event.path == path
+                && event.json.get("text").text() == told.reason
+        });
     }
     node.process().assert_running();
 }
@@ -163,6 +171,40 @@ fn an_environment_that_does_not_allow_it_is_named() {
     let output = cli_status(&["serve", "--config", &path.display().to_string()]);
     assert!(output.status != 0 && output.status != BAD_CONFIGURATION, "{output:?}");
     assert!(output.stderr.contains(&dir.text("state")), "{output:?}");
+}
+
+/// Denies `io_uring_setup` (425 on every architecture) to the program it becomes, as the
+/// seccomp profiles of container runtimes do: load the number, compare, EPERM or allow.
+const WITHOUT_IO_URING: &str = r#"
+import ctypes, os, struct, sys
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("rules", ctypes.c_void_p)]
+program = Program(len(rules), ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+/// Where io_uring is forbidden the start fails, and says so and how to allow it.
+#[test]
+fn a_sandbox_without_io_uring_is_named() {
+    let dir = TestDir::new();
+    let script = dir.write("without.py", WITHOUT_IO_URING).display().to_string();
+    let device = Device::new("vol0").path("a", &Endpoint::tcp(loopback(), 4).uri(""));
+    let config = dir.write("node.toml", Config::new(&dir).device(device).text()).display().to_string();
+    let listen = Endpoint::tcp(loopback(), 10809).to_string();
+    let export = ["gate", "--listen", &listen, "--export", "m=memory:,size=1MiB"];
+    for arguments in [&["serve", "--config", &config][..], &export] {
+        let confined = ["-I", &script, &binary_path()].map(str::to_owned);
+        let arguments = confined.into_iter().chain(arguments.iter().map(|&word| word.to_owned()));
+        let output = run_status("/usr/bin/python3", arguments);
+        assert_eq!(output.status, NOT_ALLOWED, "{output:?}");
+        for word in ["io_uring is not allowed here", "io_uring_setup", "seccomp"] {
+            assert!(output.stderr.contains(word), "does not say \"{word}\": {output:?}");
+        }
+    }
 }
 
 /// A second node on the same sockets must not take them from the first.

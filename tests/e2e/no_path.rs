@@ -4,7 +4,7 @@
 use tests_support::holdfast::{Config, Device, Node};
 use tests_support::servers::Nbdkit;
 use tests_support::wire::{Client, ClientError, errno};
-use tests_support::{Endpoint, TestDir, loopback, wait};
+use tests_support::{Endpoint, TestDir, loopback, run_status, wait};
 
 use crate::rig::{DEVICE, Fault, RigOptions};
 
@@ -104,7 +104,13 @@ fn an_unknown_device_is_refused_with_its_reason() {
         panic!("opened a device that nobody knows the size of")
     };
     assert!(start.elapsed().as_secs() >= 9, "gave up after {} s", start.elapsed().as_secs());
-    assert!(!text.is_empty(), "refused without a reason");
+    assert!(text.contains("no path of this device has been reached yet"), "the reason: {text:?}");
+
+    // libnbd asks for the contexts, then for the export: the two together wait once.
+    let start = std::time::Instant::now();
+    let told = run_status("nbdinfo", ["--json".to_owned(), node.host().uri(DEVICE)]);
+    let took = start.elapsed().as_secs();
+    assert!(told.status != 0 && (9..16).contains(&took), "nbdinfo ended after {took} s: {told:?}");
 
     // A path that comes up while the host waits is in time.
     let waiting = {

@@ -45,6 +45,15 @@ pulls! {
     drop_from_storage_with_flushes: Fault::DropFromStorage, 2, ["--fsync=32"];
     eio_with_flushes: Fault::Eio, 2, ["--fsync=32"];
     cut_payload_with_flushes: Fault::CutPayload, 2, ["--fsync=32"];
+
+    kill_with_flushes_over_four_paths: Fault::Kill, 4, ["--fsync=32"];
+    stop_with_flushes_over_four_paths: Fault::Stop, 4, ["--fsync=32"];
+    reset_with_flushes_over_four_paths: Fault::Reset, 4, ["--fsync=32"];
+    link_down_with_flushes_over_four_paths: Fault::LinkDown, 4, ["--fsync=32"];
+    drop_to_storage_with_flushes_over_four_paths: Fault::DropToStorage, 4, ["--fsync=32"];
+    drop_from_storage_with_flushes_over_four_paths: Fault::DropFromStorage, 4, ["--fsync=32"];
+    eio_with_flushes_over_four_paths: Fault::Eio, 4, ["--fsync=32"];
+    cut_payload_with_flushes_over_four_paths: Fault::CutPayload, 4, ["--fsync=32"];
 }
 
 fn pull_each(fault: Fault, paths: usize, fio_arguments: &[&str]) {

@@ -5,7 +5,7 @@
 use tests_support::holdfast::{Config, Device, Node};
 use tests_support::storage::{Options, Storage};
 use tests_support::wire::{COMMAND_FUA, command, flags};
-use tests_support::{Endpoint, Load, Stamp, TestDir, loopback, wait};
+use tests_support::{Endpoint, Load, Namespace, Stamp, TestDir, loopback, wait};
 
 use crate::rig::DEVICE;
 
@@ -168,6 +168,32 @@ fn a_path_with_fewer_features_serves_too() {
     let flushes = pair.odd.record().count_of(command::FLUSH) - before;
     assert!(flushes >= 8, "FUA became {flushes} flushes");
     assert_eq!(pair.odd.record().count(|entry| entry.flags & COMMAND_FUA != 0), 0);
+}
+
+/// A path that leads to this very device would read itself and find that it is the same. The
+/// configuration cannot see it where a listener takes every address of the machine.
+#[test]
+fn a_path_that_leads_back_is_not_used() {
+    let dir = TestDir::new();
+    let namespace = Namespace::new();
+    namespace.ip("address add 192.0.2.1/32 dev lo");
+    let own = Endpoint::tcp(std::net::Ipv4Addr::new(192, 0, 2, 1), 10809);
+    let first = Endpoint::tcp(loopback(), 10810);
+    let image = dir.patterned_image("image", 4 * MIB, 1);
+    let storage = Storage::start_within(&namespace, &first, Options::of(&image));
+    let device = Device::new(DEVICE).path("a", &first.uri("")).path("self", &own.uri(DEVICE));
+    let everywhere = Endpoint::tcp(std::net::Ipv4Addr::UNSPECIFIED, 10809);
+    let node = Node::start_within(&namespace, &dir, &Config::new(&dir).listen(&everywhere).device(device));
+    node.await_state(DEVICE, "a", "up");
+    let told =
+        node.await_path(DEVICE, "self", "to be told why", |path| path.reason.contains("this very device"));
+    assert_eq!(told.state, "down", "{told:?}");
+    let mut host = node.open(DEVICE);
+    for _ in 0..100 {
+        assert_eq!(host.read(0, REQUEST_BYTES).expect("it serves").error, 0);
+    }
+    assert!(storage.record().count(|entry| entry.len == REQUEST_BYTES) >= 100, "requests went elsewhere");
+    assert_eq!(node.device(DEVICE).number("inflight"), 0);
 }
 
 /// A larger path is taken at the size the host was told.

@@ -9,7 +9,7 @@ use tests_support::wire::{COMMAND_FUA, Client, command as nbd_command, errno};
 use tests_support::{Endpoint, Exit, Load, Process, TestDir, loopback, run};
 
 use crate::clients::{self, python};
-use crate::target::Target;
+use crate::target::{LoopDevice, Target};
 
 const SIZE: u64 = 16 << 20;
 
@@ -71,6 +71,34 @@ assert h.pread(4096, 1 << 20) == bytes(4096)
     let blocks = run("stat", ["-c", "%b", &image]);
     let allocated: u64 = blocks.trim().parse::<u64>().expect("a number") * 512;
     assert!(allocated <= SIZE - (7 << 20), "{allocated} of {SIZE} bytes are still allocated");
+}
+
+/// FLUSH and FUA are what they say: the disk below is told to empty its cache, and only then.
+#[test]
+fn flush_and_fua_reach_the_disk() {
+    let dir = TestDir::new();
+    let disk = LoopDevice::over(&dir.image("image", SIZE));
+    let unix = Endpoint::unix(dir.join("gate.sock"));
+    let _gate = gate(&dir, &unix, &[&format!("vol0={}", disk.path())]);
+    let mut host = Client::open(&unix, "vol0").expect("it serves");
+    assert_eq!(host.size_bytes(), SIZE);
+    let asked = |host: &mut Client, what: &str, call: &dyn Fn(&mut Client) -> u32| {
+        let before = disk.flushes();
+        assert_eq!(call(host), 0, "{what}");
+        disk.flushes() - before
+    };
+    let write = |host: &mut Client| host.write(4096, &[1; 4096]).expect("it serves").error;
+    let fua = |host: &mut Client| {
+        host.submit(nbd_command::WRITE, COMMAND_FUA, 8192, 4096, &[2; 4096]).expect("the socket takes it");
+        host.reply(|_| 0).expect("it serves").error
+    };
+    let zeroes = |host: &mut Client| {
+        host.call(nbd_command::WRITE_ZEROES, COMMAND_FUA, 16384, 4096).expect("it serves").error
+    };
+    assert_eq!(asked(&mut host, "a write", &write), 0, "a write alone flushed");
+    assert!(asked(&mut host, "FLUSH", &|host| host.flush().expect("it serves").error) > 0);
+    assert!(asked(&mut host, "a write with FUA", &fua) > 0);
+    assert!(asked(&mut host, "zeroes with FUA", &zeroes) > 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tests_support::servers::{NbdServer, Nbdkit, QemuNbd};
 use tests_support::{Endpoint, TestDir, loopback, wait};
 
 use crate::clients;
-use crate::target::Target;
+use crate::target::{LoopDevice, Target};
 
 const SIZE: u64 = 16 << 20;
 const DEVICE: &str = "vol0";
@@ -96,6 +96,16 @@ fn local_file() {
     let dir = TestDir::new();
     let image = dir.image("image", SIZE);
     serve_to_all_clients(&dir, &[("a", format!("file://{image}"))]);
+}
+
+/// A block device, directly and through a server that has it open too.
+#[test]
+fn local_block_device() {
+    let dir = TestDir::new();
+    let disk = LoopDevice::over(&dir.image("image", SIZE));
+    let endpoint = Endpoint::tcp(loopback(), 10810);
+    let _server = Nbdkit::file(disk.path()).start(&dir, "nbdkit", &endpoint);
+    serve_to_all_clients(&dir, &[("disk", format!("file://{}", disk.path())), ("server", endpoint.uri(""))]);
 }
 
 /// Four servers of different make, all on one file: what each lacks is done for it.

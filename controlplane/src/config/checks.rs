@@ -107,7 +107,13 @@ pub(crate) fn missing(table: &DeviceTable, device: &Settings, paths: &[Settings]
 
 fn missing_keys(header: &str, table: &Settings, names: &[&'static str]) -> Vec<Mistake> {
     let absent = |name: &&&str| table.entry(name).value.is_none() && !table.any_broken(&[*name]);
-    let mistake = |name: &&str| Mistake::new(table.span.clone(), format!("this {header} has no `{name}`"));
+    let mistake = |name: &&str| {
+        let help = match *name {
+            "uri" => "write where it leads: uri = \"nbd://HOST[:PORT]/EXPORT\"",
+            _ => "every one has a name of its own: name = \"...\"",
+        };
+        Mistake::new(table.span.clone(), format!("this {header} has no `{name}`")).help(help)
+    };
     names.iter().filter(absent).map(mistake).collect()
 }
 

@@ -13,6 +13,7 @@ mod checks;
 mod effective;
 mod keys;
 mod load;
+mod loops;
 mod mistake;
 mod reader;
 mod scalar;
@@ -94,6 +95,7 @@ impl Config {
             document.devices.iter().map(|table| resolve_device(table, &document.defaults, &source)).collect();
         mistakes.extend(checks::node(&node, &listen));
         mistakes.extend(checks::names(&resolved, &source));
+        mistakes.extend(loops::loops(&listen, &resolved));
         for (table, (device, paths)) in document.devices.iter().zip(&resolved) {
             // In a text that is not TOML, what seems to be missing may have been skipped.
             if is_toml {

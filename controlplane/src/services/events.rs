@@ -142,7 +142,8 @@ impl Event {
         match &report.kind {
             ReportKind::PathState { path, from, to, access, rule, reason } => {
                 use program::PathState::{Drained, Probation, Standby, Up};
-                let good = matches!(to, Up | Standby | Probation | Drained);
+                // A node that stops takes its paths down on purpose.
+                let good = matches!(to, Up | Standby | Probation | Drained) || *rule == "stop";
                 let event = Self {
                     name: "path_state".to_owned(),
                     path: Some(path.clone()),
@@ -166,7 +167,10 @@ impl Event {
                 (Level::Info, Self { name: "geometry".to_owned(), text, ..base })
             }
             ReportKind::Samples(samples) => {
-                let text = format!("{} content samples identify the volume", samples.len());
+                let text = match samples.len() {
+                    0 => "hosts have written over every content sample; new ones are read".to_owned(),
+                    count => format!("{count} content samples identify the volume"),
+                };
                 (Level::Info, Self { name: "samples".to_owned(), text, ..base })
             }
             ReportKind::Clean => {
@@ -183,10 +187,7 @@ impl Event {
 
     /// Writes the event to the log.
     pub(crate) fn log(&self, level: Level) {
-        let message = match (&self.from, &self.to) {
-            (Some(from), Some(to)) => format!("path {from} -> {to}"),
-            _ => self.name.clone(),
-        };
+        let message = self.change().map_or_else(|| self.name.clone(), |change| format!("path {change}"));
         let fields = [
             ("device", self.device.as_deref()),
             ("path", self.path.as_deref()),
@@ -199,6 +200,15 @@ impl Event {
         log::log(level, &message, &fields);
     }
 
+    /// What a change of state changed: the state or, where that stays, the access.
+    fn change(&self) -> Option<String> {
+        match (&self.from, &self.to, &self.access) {
+            (Some(from), Some(to), Some(access)) if from == to => Some(format!("{to}, now {access}")),
+            (Some(from), Some(to), _) => Some(format!("{from} -> {to}")),
+            _ => None,
+        }
+    }
+
     /// The event as one line without its time, e.g. `path_state vol0/a up -> down (W16): no ACK for 412 ms`.
     pub fn summary(&self) -> String {
         let place = match (&self.device, &self.path) {
@@ -206,10 +216,7 @@ impl Event {
             (Some(device), None) => format!(" {device}"),
             (None, _) => String::new(),
         };
-        let change = match (&self.from, &self.to) {
-            (Some(from), Some(to)) => format!(" {from} -> {to}"),
-            _ => String::new(),
-        };
+        let change = self.change().map(|change| format!(" {change}")).unwrap_or_default();
         let rule = self.rule.as_deref().filter(|rule| !rule.is_empty());
         let rule = rule.map(|rule| format!(" ({rule})")).unwrap_or_default();
         let text = if self.text.is_empty() { String::new() } else { format!(": {}", self.text) };
@@ -251,6 +258,18 @@ mod tests {
         assert_eq!((numbers(&page), page.next), (vec![], 5));
         // A number of an earlier run.
         assert_eq!(numbers(&events.page(77, 1)), [1]);
+    }
+
+    #[test]
+    fn a_change_of_access_alone_is_told_as_one() {
+        let event = |from: &str, to: &str| Event {
+            from: Some(from.to_owned()),
+            to: Some(to.to_owned()),
+            access: Some("optimized".to_owned()),
+            ..Event::own("path_state", "")
+        };
+        assert_eq!(event("down", "up").summary(), "path_state down -> up");
+        assert_eq!(event("probation", "probation").summary(), "path_state probation, now optimized");
     }
 
     #[test]

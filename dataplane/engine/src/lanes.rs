@@ -157,6 +157,7 @@ impl Engine {
         let path = &mut self.paths[index];
         path.proven = true;
         path.refusal = None;
+        path.told = None;
         path.backoff.reset();
         self.note_cache(index, offer.gate.as_ref());
         let path = &mut self.paths[index];
@@ -301,6 +302,21 @@ impl Engine {
             }
         }
         path.reconnect_at = now + path.backoff.next_delay(draw);
+        if lane.state == LaneState::Opening {
+            self.tell_unreachable(index, fault);
+        }
+    }
+
+    /// A path that cannot be opened changes no state, so no `path_state` tells of it: an event
+    /// does, once for each kind of fault until it is open again.
+    fn tell_unreachable(&mut self, index: usize, fault: &LaneFault) {
+        let path = &mut self.paths[index];
+        let kind = core::mem::discriminant(fault);
+        if path.told != Some(kind) {
+            path.told = Some(kind);
+            let text = path.reason.clone();
+            self.event("path_unreachable", Some(index), "3.5", text);
+        }
     }
 
     /// What a frame on a lost connection means for its request.
@@ -458,6 +474,7 @@ impl Engine {
         self.stopping = true;
         self.fail_unstarted();
         for path in 0..self.paths.len() {
+            self.paths[path].explain("stop", String::from("this node stops"));
             self.drain(path);
         }
     }
@@ -478,7 +495,7 @@ impl Engine {
 
 fn describe(fault: &LaneFault) -> String {
     match fault {
-        LaneFault::Refused(text) => format!("connection refused: {text}"),
+        LaneFault::Refused(text) => format!("nothing listens there: {text}"),
         LaneFault::Unreachable(text) => format!("unreachable: {text}"),
         LaneFault::Reset(text) => format!("connection reset: {text}"),
         LaneFault::Closed => "the server closed the connection".to_string(),

@@ -63,6 +63,8 @@ pub(crate) struct Path {
     pub(crate) writes: u64,
     pub(crate) bytes: u64,
     pub(crate) errors: u64,
+    /// Kind of fault that an event told of since the path was last open.
+    pub(crate) told: Option<core::mem::Discriminant<crate::LaneFault>>,
     /// As last reported.
     pub(crate) state: PathState,
     pub(crate) access: Access,
@@ -99,6 +101,7 @@ impl Path {
             writes: 0,
             bytes: 0,
             errors: 0,
+            told: None,
             state: PathState::Down,
             access: Access::Unavailable,
             reason: String::from("not connected yet"),

@@ -49,7 +49,10 @@ const LOOK_AT_WRITE: Nanos = 50 * program::MILLISECOND;
 /// The same without a write, if places had to be left out.
 const LOOK_AGAIN: Nanos = SECOND;
 /// A place that is not compared by then ends the check: its range is locked, and
-/// a host's write must not wait for a path that does not answer.
+/// a host's write must not wait for a path that does not answer. Only a candidate
+/// that was asked and did not answer is closed for it; if the reference is late, or
+/// a host's request holds the range, the check starts anew on the same connection
+/// (a reference that hangs is suspect soon and then no reference any more).
 pub(crate) const VERIFY_TIMEOUT: Nanos = SECOND;
 
 /// One place whose content is known.
@@ -126,6 +129,8 @@ pub(crate) struct Verify {
     lock: Option<Key>,
     /// Compared with a live path; else with known samples.
     live: bool,
+    /// The candidate was asked for the current place.
+    asked: bool,
     candidate: Option<Digest>,
     reference: Option<Digest>,
     equal: u32,
@@ -159,6 +164,7 @@ impl Engine {
             round,
             lock: None,
             live,
+            asked: false,
             candidate: None,
             reference: None,
             equal: 0,
@@ -211,6 +217,7 @@ impl Engine {
         };
         verify.candidate = None;
         verify.reference = None;
+        verify.asked = false;
         let live = verify.live;
         let now = self.now;
         self.verify_of(slot).started = now;
@@ -238,6 +245,7 @@ impl Engine {
             self.restart_verify(slot);
             return;
         }
+        self.verify_of(slot).asked = true;
         self.read_sample(slot, slot, round, offset, false);
         if let (true, Some(reference)) = (live, reference) {
             self.read_sample(reference, slot, round, offset, true);
@@ -441,6 +449,10 @@ impl Engine {
                     }
                 }
                 LaneState::Verifying if verify.started + VERIFY_TIMEOUT <= self.now => {
+                    if !verify.asked || verify.candidate.is_some() {
+                        self.restart_verify(slot);
+                        continue;
+                    }
                     let path = lane.path;
                     self.paths[path].explain("3.8", String::from("the identity check did not end in time"));
                     self.close(slot, Close::Abort);

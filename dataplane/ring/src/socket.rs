@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getpeername, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname, setsockopt, socket,
+    sockopt,
 };
 
 use crate::Fd;
@@ -122,6 +123,18 @@ pub fn peer_name(fd: &Fd) -> String {
         (_, Some(v6)) => v6.to_string(),
         _ => "unix".into(),
     }
+}
+
+/// Both ends of an IP connection, ours first; `None` for Unix sockets and dead connections.
+pub fn ends(fd: &Fd) -> Option<(SocketAddr, SocketAddr)> {
+    let ours = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
+    let theirs = getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
+    Some((ip_of(&ours)?, ip_of(&theirs)?))
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }
 
 /// What the kernel knows of a TCP connection (rule W16).

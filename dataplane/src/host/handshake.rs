@@ -9,7 +9,7 @@ use nbd::server::{CloseReason, Handshake, ServerConfig, Session, Step};
 use program::{Exports, Nanos};
 use ring::{Errno, Expect, Fd, Resource, socket};
 
-use crate::limits::{LINGER, RECV_BYTES_MIN};
+use crate::limits::{LINGER, RECV_BYTES_MIN, TURNED_AWAY};
 use crate::log;
 use crate::mailbox::{Mail, NewSession};
 use crate::node::SessionTicket;
@@ -50,12 +50,23 @@ pub(crate) struct Shaking {
     /// Our half is closed.
     half_closed: bool,
     pub(crate) deadline: Nanos,
+    /// It has waited for a geometry in vain: it is not kept waiting again.
+    pub(crate) waited: bool,
+    /// Above `max_sessions`: it learns so when it asks for an export, and gets none.
+    pub(crate) turned_away: bool,
     ticket: SessionTicket,
 }
 
 impl Reactor {
-    pub(crate) fn handshake_begin(&mut self, fd: Fd, shown: Exports, ticket: SessionTicket) {
-        let deadline = self.clock.now() + self.program.node.handshake_timeout;
+    pub(crate) fn handshake_begin(
+        &mut self,
+        fd: Fd,
+        shown: Exports,
+        ticket: SessionTicket,
+        turned_away: bool,
+    ) {
+        let timeout = self.program.node.handshake_timeout;
+        let deadline = self.clock.now() + if turned_away { timeout.min(TURNED_AWAY) } else { timeout };
         let mut machine = Handshake::new(ServerConfig::default());
         if self.stopping == Stopping::All || (self.stopping > Stopping::No && shown == Exports::Public) {
             machine.begin_shutdown();
@@ -71,6 +82,8 @@ impl Reactor {
             receiving: false,
             half_closed: false,
             deadline,
+            waited: false,
+            turned_away,
             ticket,
         });
         self.timers.set(deadline, Due::Handshake(key));

@@ -69,15 +69,17 @@ impl Reactor {
 
     fn admit(&mut self, key: Key, fd: Fd) {
         let max = self.program.node.max_sessions;
-        let Some(ticket) = self.node.admit(max) else {
-            // Closed before a byte was exchanged: the host sees a plain end of file.
+        let admitted = self.node.admit(max);
+        if admitted.is_none() {
             log::warning!(
                 "max_sessions",
                 "{} turned away: {max} host connections are open",
                 socket::peer_name(&fd)
             );
-            return;
-        };
+        }
+        let full = admitted.is_none();
+        // Dropped where too many are being told already: those see a plain end of file.
+        let Some(ticket) = admitted.or_else(|| self.node.turn_away()) else { return };
         let Some(listening) = self.listeners.get(key) else { return };
         if let SocketAddress::Tcp(_) = listening.listener.address
             && let Err(error) = socket::prepare_host(&fd)
@@ -87,6 +89,6 @@ impl Reactor {
             return;
         }
         let shown = listening.listener.exports.clone();
-        self.handshake_begin(fd, shown, ticket);
+        self.handshake_begin(fd, shown, ticket, full);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A device whose paths are all down answers from the geometry that was recorded. One
 //! that was never seen holds the handshake for `handshake_timeout`, then refuses with the
-//! reason (design 3.3).
+//! reason (design 3.3). It waits once: a client that asks for contexts, INFO and GO one after
+//! the other is not held for each of them.
 
 use engine::{Event, SessionId};
 use nbd::server::{ExportInfo, LookupError};
@@ -21,6 +22,9 @@ use crate::reactor::Reactor;
 use crate::slab::Key;
 use crate::timers::Due;
 
+/// What a host is told of a device that was never seen.
+const NOT_REACHED: &str = "no path of this device has been reached yet, so its size is not known";
+
 impl Reactor {
     pub(crate) fn handshake_list(&mut self, key: Key) {
         let Some(shaking) = self.handshakes.get_mut(key) else { return };
@@ -31,6 +35,12 @@ impl Reactor {
     pub(crate) fn handshake_lookup(&mut self, key: Key, name: &str) {
         let now = self.clock.now();
         let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        if shaking.turned_away {
+            let max = self.program.node.max_sessions;
+            let text = format!("this node serves max_sessions = {max} host connections and has that many");
+            shaking.machine.answer_lookup(Err(LookupError::Policy(text)));
+            return;
+        }
         match self.node.directory.find(&shaking.shown, name) {
             None => shaking.machine.answer_lookup(Err(LookupError::Unknown)),
             Some((name, export)) => {
@@ -38,6 +48,8 @@ impl Reactor {
                     let program = self.program.devices.iter().find(|device| device.name == name);
                     let alone = program.is_some_and(|device| device.host_sessions == HostSessions::Exclusive);
                     shaking.machine.answer_lookup(Ok(export_info(&name, &geometry, alone)));
+                } else if shaking.waited {
+                    shaking.machine.answer_lookup(Err(LookupError::Shutdown(NOT_REACHED.into())));
                 } else {
                     shaking.stage = Stage::Waiting;
                     shaking.deadline = now + self.program.node.handshake_timeout;
@@ -68,9 +80,9 @@ impl Reactor {
     pub(crate) fn handshake_give_up_waiting(&mut self, key: Key) {
         let deadline = self.clock.now() + self.program.node.handshake_timeout;
         let Some(shaking) = self.handshakes.get_mut(key) else { return };
-        let text = "no path of this device has been reached yet, so its size is not known";
-        log::warning!("handshake", "{} refused: {text}", shaking.peer);
-        shaking.machine.answer_lookup(Err(LookupError::Shutdown(text.into())));
+        log::warning!("handshake", "{} refused: {NOT_REACHED}", shaking.peer);
+        shaking.waited = true;
+        shaking.machine.answer_lookup(Err(LookupError::Shutdown(NOT_REACHED.into())));
         shaking.stage = Stage::Haggling;
         shaking.deadline = deadline;
         self.timers.set(deadline, Due::Handshake(key));

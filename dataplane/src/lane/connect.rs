@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connecting a lane.
+//!
+//! A path whose address is one of this node's own, and whose export is the very device, would
+//! pass every check, since it reads the device through itself, and then swallow its requests.
+//! The configuration finds what it can see of that; what a name or a listener on all addresses
+//! hides is found here, when both ends of the connection are known.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use engine::LaneFault;
-use program::Target;
+use program::{SocketAddress, Target};
 use ring::{Errno, Fd, socket};
 
 use crate::lane::Stage;
@@ -69,7 +74,14 @@ impl Reactor {
             return;
         }
         match result {
-            Ok(_) => self.lane_shake(key),
+            Ok(_) => {
+                if self.lane_leads_back(key) {
+                    let text = "the address is this node's own, and the export is this very device";
+                    self.lane_fail(key, LaneFault::Unreachable(text.into()));
+                } else {
+                    self.lane_shake(key);
+                }
+            }
             // The name has another address, e.g. IPv4 beside IPv6.
             Err(_) if !lane.addresses.is_empty() => {
                 if let Some(next) = lane.addresses.pop() {
@@ -79,6 +91,30 @@ impl Reactor {
             Err(error) => self.lane_fail(key, connect_fault(error)),
         }
     }
+}
+
+impl Reactor {
+    fn lane_leads_back(&self, key: Key) -> bool {
+        let lane = self.lanes.get(key).expect("only called for lanes in the table");
+        let device = self.devices.get(lane.device).expect("a lane's device outlives it");
+        let Some(Target::Nbd { export, .. }) = device.path_of(lane.id).map(|path| &path.target) else {
+            return false;
+        };
+        let Some((ours, theirs)) = lane.fd.as_ref().and_then(socket::ends) else { return false };
+        self.program.listeners.iter().any(|listener| {
+            let shown = || self.node.directory.find(&listener.exports, export);
+            is_end_of(&listener.address, ours, theirs)
+                && shown().is_some_and(|(name, _)| name == device.program.name)
+        })
+    }
+}
+
+/// Whether the far end of a connection is a listener of this machine. Both ends of a connection
+/// to an address of the machine have that address, unless the path is bound to another.
+fn is_end_of(listener: &SocketAddress, ours: SocketAddr, theirs: SocketAddr) -> bool {
+    let SocketAddress::Tcp(listener) = listener else { return false };
+    let everywhere = listener.ip().is_unspecified() && ours.ip() == theirs.ip();
+    listener.port() == theirs.port() && (everywhere || listener.ip() == theirs.ip())
 }
 
 fn connect_fault(error: Errno) -> LaneFault {

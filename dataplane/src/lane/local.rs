@@ -54,10 +54,10 @@ impl Reactor {
             Ok((storage, for_jobs))
         });
         match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lane_fail(key, LaneFault::Refused(error.to_string()));
+            Err(error) => {
+                let text = format!("the file cannot be opened: {error}");
+                self.lane_fail(key, LaneFault::Unreachable(text));
             }
-            Err(error) => self.lane_fail(key, LaneFault::Unreachable(error.to_string())),
             Ok((storage, for_jobs)) => {
                 let offer = offer(storage.size_bytes, storage.read_only, storage.block_device);
                 let lane = self.lanes.get_mut(key).expect("only called for lanes in the table");

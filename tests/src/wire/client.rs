@@ -74,6 +74,13 @@ impl Client {
         Ok(client)
     }
 
+    /// Exactly so many bytes, whatever they are.
+    pub fn receive(&mut self, len: usize) -> Result<Vec<u8>, ClientError> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Connects and does nothing else.
     pub fn connect(endpoint: &Endpoint) -> io::Result<Self> {
         let stream = match endpoint {

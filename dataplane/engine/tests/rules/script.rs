@@ -191,6 +191,13 @@ impl Script {
         self.open(lane, offer);
     }
 
+    /// Nothing listens at the address of a path that is connecting.
+    pub fn refuse_connect(&mut self, path: usize) {
+        let at = self.opening.iter().position(|(_, of)| *of == path).expect("the path is connecting");
+        let (lane, _) = self.opening.remove(at);
+        self.event(Event::LaneDown { lane, fault: LaneFault::Refused("test".into()), sent_bytes: 0 });
+    }
+
     /// The lane of a path breaks; everything queued on it had left.
     pub fn reset(&mut self, path: usize) {
         let sent_bytes = self.lanes.iter().find(|(_, of, _)| *of == path).expect("the path is up").2;
