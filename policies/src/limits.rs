@@ -56,6 +56,34 @@ pub const HISTOGRAM_SAMPLE_WEIGHT: u32 = 16;
 /// The histogram is halved at this many samples.
 pub const HISTOGRAM_SAMPLES_MAX: u32 = 4_096;
 
+// Hedged reads.
+
+/// Default budget of hedged reads, in parts per million of the reads: 3 %.
+pub const HEDGE_BUDGET_PPM: u32 = 30_000;
+/// A read is hedged when it is older than this part of its like, with a full budget.
+pub const HEDGE_QUANTILE_MIN_PPM: u32 = 950_000;
+/// The same with an empty budget; in between it slides.
+pub const HEDGE_QUANTILE_MAX_PPM: u32 = 990_000;
+/// A read is never hedged younger: scheduling noise on either side is of this size.
+pub const HEDGE_FLOOR: Nanos = MILLISECOND;
+/// Age at which a read of a size class with too few samples is hedged.
+pub const HEDGE_COLD: Nanos = 10 * MILLISECOND;
+/// Samples before a size class has a threshold of its own.
+pub const HEDGE_SAMPLES_MIN: u32 = 100;
+/// Service times above this many times their baseline mean overload, and more reads are the last
+/// thing it needs.
+pub const HEDGE_OVERLOAD_FACTOR: u64 = 3;
+/// The baseline moves once in this time.
+pub const HEDGE_BASELINE_WINDOW: Nanos = SECOND;
+/// Reads of a window that can move the baseline.
+pub const HEDGE_BASELINE_SAMPLES_MIN: u32 = 16;
+/// It rises by 1/256 of the distance, so that a few minutes of overload stay overload.
+pub const HEDGE_BASELINE_RISE_DIVISOR: u64 = 256;
+/// It falls by 1/8: what was once quick can be quick.
+pub const HEDGE_BASELINE_FALL_DIVISOR: u64 = 8;
+/// Hedges won against a path that sent no byte meanwhile, until it is suspect.
+pub const HEDGE_WINS_SUSPECT: u32 = 3;
+
 // Reconnects.
 
 /// Delay of the second attempt; the first is immediate.
@@ -144,6 +172,10 @@ const _: () = {
     }
     assert!(LATENCY_OUTLIER_FACTOR > 1, "an average that cannot rise is no average");
     assert!(HISTOGRAM_SAMPLES_MAX <= u32::MAX / HISTOGRAM_SAMPLE_WEIGHT, "the sum of all buckets must fit");
+    assert!(HEDGE_QUANTILE_MIN_PPM < HEDGE_QUANTILE_MAX_PPM && HEDGE_QUANTILE_MAX_PPM < FULL_SHARE_PPM);
+    assert!(HEDGE_BUDGET_PPM <= FULL_SHARE_PPM / 20, "more than 5 % extra reads is load, not insurance");
+    assert!(HEDGE_FLOOR <= HEDGE_COLD && HEDGE_COLD < READ_DEADLINE, "a hedge comes before a move");
+    assert!(HEDGE_SAMPLES_MIN < HISTOGRAM_SAMPLES_MAX && HEDGE_WINS_SUSPECT > 0);
     assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
     assert!(READ_DEADLINE <= WRITE_DEADLINE);
     assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");
