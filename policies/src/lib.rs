@@ -27,6 +27,7 @@ pub mod limits;
 pub mod probation;
 pub mod selector;
 pub mod silence;
+pub mod slow;
 pub mod timing;
 
 pub use backoff::Backoff;
@@ -41,6 +42,7 @@ pub use latency::Latency;
 pub use probation::Probation;
 pub use selector::{Candidate, Selector};
 pub use silence::{Silence, TcpEvidence};
+pub use slow::{SlowChange, SlowPaths};
 
 /// A time or a duration in nanoseconds. Times are CLOCK_BOOTTIME less the process's
 /// own pauses (rule W17); policies only compare and add them.

@@ -35,6 +35,11 @@ pub const RESAMPLE_CHOICES_MIN: u32 = 64;
 /// A sample that lowered the expectation by 1/64 or more earns the next one at once.
 /// One sample moves the average by 1/8 of its distance: it was 1/8 or more faster.
 pub const RESAMPLE_GAIN_DIVISOR: u64 = 64;
+/// An idle path rests at least this many times its expected service time between two such
+/// requests: a host with one request at a time loses at most 1/32 to a slow path, however slow.
+pub const RESAMPLE_COST_FACTOR: u64 = 32;
+/// It rests at most this long, so that a path of any slowness is measured.
+pub const RESAMPLE_AFTER_MAX: Nanos = MINUTE;
 
 // Measured service time.
 
@@ -83,6 +88,30 @@ pub const HEDGE_BASELINE_RISE_DIVISOR: u64 = 256;
 pub const HEDGE_BASELINE_FALL_DIVISOR: u64 = 8;
 /// Hedges won against a path that sent no byte meanwhile, until it is suspect.
 pub const HEDGE_WINS_SUSPECT: u32 = 3;
+
+// Fail-slow paths.
+
+/// Paths are compared over windows of this length.
+pub const SLOW_WINDOW: Nanos = 5 * SECOND;
+/// Windows that are remembered.
+pub const SLOW_WINDOWS: u32 = 12;
+/// Of these, so many slow ones make a path slow.
+pub const SLOW_WINDOWS_SLOW: u32 = 10;
+/// Requests of the path in the remembered windows that a verdict needs.
+pub const SLOW_SAMPLES_MIN: u32 = 100;
+/// A window is slow above this many times the median of the siblings.
+pub const SLOW_FACTOR: u64 = 3;
+/// A demoted path returns after this long without a slow window.
+pub const SLOW_CLEAN: Nanos = 5 * MINUTE;
+/// At most one path of a device is demoted in this time.
+pub const SLOW_DEMOTION_INTERVAL: Nanos = MINUTE;
+/// Buckets of the windows' histograms: four to each doubling, from 4 us to 2 s; the last is open.
+pub const SLOW_BUCKETS: usize = 80;
+/// The device's own baseline rises by 1/256 of the distance per window, so half an hour of slowness
+/// becomes normal.
+pub const SLOW_BASELINE_RISE_DIVISOR: u64 = 256;
+/// It falls by 1/4.
+pub const SLOW_BASELINE_FALL_DIVISOR: u64 = 4;
 
 // Reconnects.
 
@@ -164,6 +193,10 @@ const _: () = {
         "one fast sample must be able to lower the average enough to earn the next"
     );
     assert!(RESAMPLE_AFTER <= CANARY_INTERVAL, "an unused path is measured as often as it is probed");
+    assert!(
+        RESAMPLE_COST_FACTOR >= 25 && RESAMPLE_AFTER <= RESAMPLE_AFTER_MAX,
+        "it takes at most 4 % of the time"
+    );
     assert!(RESAMPLE_CHOICES_MIN >= 50, "re-sampling takes at most 2 % of the choices");
     let mut class = 1;
     while class < SIZE_CLASS_BYTES_MAX.len() {
@@ -176,6 +209,9 @@ const _: () = {
     assert!(HEDGE_BUDGET_PPM <= FULL_SHARE_PPM / 20, "more than 5 % extra reads is load, not insurance");
     assert!(HEDGE_FLOOR <= HEDGE_COLD && HEDGE_COLD < READ_DEADLINE, "a hedge comes before a move");
     assert!(HEDGE_SAMPLES_MIN < HISTOGRAM_SAMPLES_MAX && HEDGE_WINS_SUSPECT > 0);
+    assert!(SLOW_WINDOWS_SLOW <= SLOW_WINDOWS && SLOW_WINDOWS <= u16::BITS, "windows are bits of a word");
+    assert!(SLOW_WINDOW * SLOW_WINDOWS as Nanos <= SLOW_CLEAN, "a path returns with its history behind it");
+    assert!(SLOW_FACTOR > 1 && SLOW_BUCKETS.is_multiple_of(4));
     assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
     assert!(READ_DEADLINE <= WRITE_DEADLINE);
     assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");
