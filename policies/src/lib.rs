@@ -24,10 +24,12 @@ pub mod group;
 pub mod hedge;
 pub mod latency;
 pub mod limits;
+pub mod marginal;
 pub mod probation;
 pub mod selector;
 pub mod silence;
 pub mod slow;
+pub mod standing;
 pub mod timing;
 
 pub use backoff::Backoff;
@@ -39,10 +41,12 @@ pub use failure_limit::FailureLimit;
 pub use group::{PathRank, best_priority};
 pub use hedge::{Hedge, Outrun};
 pub use latency::Latency;
+pub use marginal::Marginal;
 pub use probation::Probation;
 pub use selector::{Candidate, Selector};
 pub use silence::{Silence, TcpEvidence};
 pub use slow::{SlowChange, SlowPaths};
+pub use standing::{Held, Standing, standing};
 
 /// A time or a duration in nanoseconds. Times are CLOCK_BOOTTIME less the process's
 /// own pauses (rule W17); policies only compare and add them.

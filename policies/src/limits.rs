@@ -174,6 +174,18 @@ pub const FAILURE_WINDOW: Nanos = 10 * MINUTE;
 pub const HOLD_OUT_FIRST: Nanos = 30 * SECOND;
 /// Longest time a path is held out.
 pub const HOLD_OUT_CAP: Nanos = 10 * MINUTE;
+/// Requests are counted in parts of this length.
+pub const MARGINAL_BUCKET: Nanos = 10 * SECOND;
+/// So many of them make the window: one minute.
+pub const MARGINAL_BUCKETS: usize = 6;
+/// Requests in trouble within the window that make a path marginal, at least.
+pub const MARGINAL_TROUBLED_MIN: u32 = 10;
+/// And their part of all requests of the path, in parts per million: 1 %.
+pub const MARGINAL_RATE_PPM: u32 = 10_000;
+/// Time without trouble before a marginal path is in good standing again; doubles each time.
+pub const MARGINAL_CLEAN: Nanos = MINUTE;
+/// Where that doubling ends; as much time in good standing forgets it.
+pub const MARGINAL_CLEAN_CAP: Nanos = 10 * MINUTE;
 
 // In doubt, and no path.
 
@@ -212,6 +224,11 @@ const _: () = {
     assert!(SLOW_WINDOWS_SLOW <= SLOW_WINDOWS && SLOW_WINDOWS <= u16::BITS, "windows are bits of a word");
     assert!(SLOW_WINDOW * SLOW_WINDOWS as Nanos <= SLOW_CLEAN, "a path returns with its history behind it");
     assert!(SLOW_FACTOR > 1 && SLOW_BUCKETS.is_multiple_of(4));
+    assert!(
+        MARGINAL_BUCKETS > 1 && MARGINAL_TROUBLED_MIN > FAILURES_ALLOWED,
+        "a path that fails is not marginal"
+    );
+    assert!(MARGINAL_CLEAN <= MARGINAL_CLEAN_CAP && MARGINAL_RATE_PPM < FULL_SHARE_PPM);
     assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
     assert!(READ_DEADLINE <= WRITE_DEADLINE);
     assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");
