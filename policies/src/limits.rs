@@ -121,6 +121,8 @@ pub const BACKOFF_FIRST: Nanos = 100 * MILLISECOND;
 pub const BACKOFF_CAP: Nanos = 30 * SECOND;
 /// Jitter is plus or minus 1/4.
 pub const BACKOFF_JITTER_DIVISOR: u64 = 4;
+/// Connected over a lesser portal for this long before a better one is tried again.
+pub const PORTAL_RETURN_AFTER: Nanos = MINUTE;
 
 // Detection.
 
@@ -191,6 +193,20 @@ pub const MARGINAL_CLEAN_CAP: Nanos = 10 * MINUTE;
 
 /// Default quarantine of a write in doubt on plain NBD (an assumption, shown as one).
 pub const QUIESCE: Nanos = 5 * SECOND;
+
+// Moved requests.
+
+/// Requests moved at once that count as a mass failure; fewer are simply sent.
+pub const PACING_MOVED_MIN: u32 = 8;
+/// Moved requests in flight on a path to begin with, at least.
+pub const PACING_FIRST: u32 = 1;
+/// Their part of what is in flight on a path that is at its limit: 5 %. With
+/// what the window grows beyond that before it is felt, what was there keeps 90 %.
+pub const PACING_SHARE_PPM: u32 = 50_000;
+/// That part doubles after each such time: too slow a ramp looks like an outage.
+pub const PACING_PATIENCE: Nanos = SECOND;
+/// Service times above this part of what was normal before mean that the path feels it: 106 %.
+pub const PACING_FELT_PPM: u32 = 1_060_000;
 /// Default time requests wait for a path.
 pub const NO_PATH_HOLD: Nanos = 600 * SECOND;
 /// Heartbeats that must be missed before a member is suspect.
@@ -229,6 +245,9 @@ const _: () = {
         "a path that fails is not marginal"
     );
     assert!(MARGINAL_CLEAN <= MARGINAL_CLEAN_CAP && MARGINAL_RATE_PPM < FULL_SHARE_PPM);
+    assert!(PACING_FIRST <= PACING_MOVED_MIN && PACING_FELT_PPM > FULL_SHARE_PPM);
+    assert!(0 < PACING_SHARE_PPM && PACING_SHARE_PPM < FULL_SHARE_PPM / 2);
+    assert!(PORTAL_RETURN_AFTER >= BACKOFF_CAP, "a better portal is not tried more often than a lost path");
     assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
     assert!(READ_DEADLINE <= WRITE_DEADLINE);
     assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");

@@ -204,17 +204,17 @@ fn quantile(sorted: &[u64], part: f64) -> u64 {
 fn reads_on_a_path_that_falls_silent_wait_less_than_20_ms() {
     for kind in [Kind::RoundRobin, Kind::Latency] {
         for depth in [1, 4, 32] {
-            for warm in [0, SECOND] {
-                for seed in 0..5 {
+            for warm in [0, SECOND / 4] {
+                for seed in 0..3 {
                     let servers = vec![Server::unlimited(200_000), Server::unlimited(200_000)];
                     let mut world = World::new(kind, true, servers, depth, seed);
                     world.run(warm);
                     world.paths[1].server.silent = true;
-                    let waits = world.run(SECOND);
+                    let waits = world.run(SECOND / 4);
                     let longest = *waits.last().expect("reads went on");
                     assert!(longest < 20 * MILLISECOND, "{kind:?} depth {depth} seed {seed}: {longest}");
                     assert!(world.unanswered() <= depth, "{kind:?} depth {depth} seed {seed}");
-                    assert!(waits.len() > 1_000 * depth, "it goes on at speed: {}", waits.len());
+                    assert!(waits.len() > 500 * depth, "it goes on at speed: {}", waits.len());
                 }
             }
         }

@@ -149,8 +149,8 @@ fn one_path_30_ms_slow_costs_less_than_5_percent_of_the_fast_one() {
             let measure = |kind, servers| {
                 let mut world = World::new(kind, depth, servers, 1);
                 world.ruled = false;
-                world.run(SECOND);
-                world.run(if depth == 1 { 8 * SECOND } else { SECOND })
+                world.run(SECOND / 2);
+                world.run(if depth == 1 { 8 * SECOND } else { SECOND / 2 })
             };
             let both = || vec![make(), slowed(make(), 30 * MILLISECOND)];
             let alone = measure(Kind::Latency, vec![make()]);
