@@ -209,6 +209,21 @@ pub const PACING_PATIENCE: Nanos = SECOND;
 pub const PACING_FELT_PPM: u32 = 1_060_000;
 /// Default time requests wait for a path.
 pub const NO_PATH_HOLD: Nanos = 600 * SECOND;
+
+// Decisions kept.
+
+/// Decisions about a device that are kept.
+pub const EXPLAIN_DEVICE_KEPT: usize = 64;
+/// Decisions about each path that are kept.
+pub const EXPLAIN_PATH_KEPT: usize = 16;
+/// Figures of a decision.
+pub const EXPLAIN_FIGURES_MAX: usize = 4;
+/// Refused alternatives of a decision.
+pub const EXPLAIN_REFUSED_MAX: usize = 3;
+/// Default wait above which a request counts as delayed.
+pub const BUDGET_DELAY_BOUND: Nanos = SECOND;
+/// Causes told apart per device; later ones share one entry.
+pub const BUDGET_CAUSES_MAX: usize = 32;
 /// Heartbeats that must be missed before a member is suspect.
 pub const HEARTBEATS_PER_SUSPECT: u64 = 3;
 
