@@ -10,6 +10,12 @@
 //! minutes of test I/O to decide. It never takes the last usable path, since a flapping path
 //! is better than none: [`FailureLimit::holds_out`] is asked at each choice, so a held path
 //! is used the moment the others are gone.
+//!
+//! **With the other rules.** A path whose time is over is on probation like any that comes
+//! back: canaries, then 5 % ([`crate::probation`]), so the next flap meets few requests; and a
+//! failure on probation is a failure like any other. What holds a path out only lowers its
+//! standing ([`crate::standing`]). In a better group it starts its time towards failback when
+//! the hold-out ends ([`crate::failback`]).
 
 use crate::Nanos;
 use crate::limits::{FAILURE_WINDOW, FAILURES_ALLOWED, FAILURES_REMEMBERED, HOLD_OUT_CAP, HOLD_OUT_FIRST};
@@ -75,6 +81,17 @@ impl FailureLimit {
     pub fn failures(&self, now: Nanos) -> u32 {
         let recent = |time: &&Nanos| now.saturating_sub(**time) < FAILURE_WINDOW;
         self.times[..self.count].iter().filter(recent).count() as u32
+    }
+
+    /// Times held out since that was last forgotten; the next one is 30 s doubled as often.
+    pub fn holds(&self) -> u32 {
+        self.holds
+    }
+
+    /// When [`FailureLimit::holds_out`] will answer differently if nothing else changes. Always
+    /// later than `now`.
+    pub fn next_deadline(&self, now: Nanos) -> Option<Nanos> {
+        self.held_until.filter(|&until| now < until)
     }
 
     /// Asserts what must hold between any two calls.

@@ -1,14 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each kind of fault means and what is done: the two tables of design section 3.5.
+//! What each fault means and what is done: the tables of design section 3.5.
 //!
-//! **Model.** Every sign of trouble is first given a class; the class alone decides what
-//! happens to the lane and to the request. Code elsewhere never looks at an error number
-//! or a socket error to decide: it classifies and asks [`verdict`].
+//! **Model.** Every sign of trouble is first given a class ([`crate::evidence`] reads the
+//! signs), and with it two more coordinates: whether it passes by itself, and how far it
+//! reaches. Class x persistence x scope alone decide what happens to the lane, the path and
+//! the request. Code elsewhere never looks at an error number or a socket error to decide: it
+//! characterises and asks [`act`].
+//!
+//! **First sight, then more.** One sign shows the class; what it says of persistence and
+//! scope is a first guess ([`Fault::first_sight`]). Further signs move the fault in the table:
+//! [`Fault::seen_on`] widens or narrows its scope by what the other paths show,
+//! [`Fault::repeated`] makes it persistent. So an EIO begins as the storage's (asked once
+//! elsewhere), becomes the path's when another path answered well, and the storage's for good
+//! when it answered the same.
+//!
+//! | decided by | what |
+//! |---|---|
+//! | class | the lane: what is wrong with a connection does not depend on how far it reaches |
+//! | class, persistence, scope | the path: whom to blame, and how hard |
+//! | class; for EIO also persistence and scope | the request |
 //!
 //! The guiding rule is that one error that reaches a host can cost it the filesystem, so
 //! an error nobody knows means "try elsewhere" and never reaches a host as such. What the
 //! storage definitely says about the *request* (rule W7) is an answer and goes to the host;
 //! asking another path would get the same.
+//!
+//! **Nobody is blamed for what all share.** At scope device no path is demoted or held out:
+//! there is no better one, and taking paths away from slow or failing storage makes an
+//! outage of it. A member is never judged here but reported: roles are not the data path's.
 //!
 //! The NBD protocol lets a client treat unknown numbers as EINVAL. That is right for a
 //! client and wrong here: EINVAL goes to the host, an unknown error is retried. So
@@ -76,24 +95,115 @@ impl FaultClass {
 pub enum Persistence {
     /// Yes: try again with back-off and expect success.
     Transient,
-    /// No: someone has to change something. Attempts go on all the same.
+    /// No: someone has to change something, or it came back too often. Attempts go on all
+    /// the same.
     Persistent,
 }
 
-/// How far the fault is taken to reach, from this one sign alone. Several signs
-/// together may show more (every path of a server silent: the server).
+impl Persistence {
+    /// Both, for tables and tests.
+    pub const ALL: [Self; 2] = [Self::Transient, Self::Persistent];
+}
+
+/// How far the fault is taken to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// The network between us and the server.
+    /// The network between us and the server, over one portal.
     Link,
     /// This path.
     Path,
-    /// The storage server.
+    /// The storage server: all paths that lead to it.
     Server,
-    /// A Holdfast member. No single sign of a path shows this; the control plane concludes it.
+    /// A Holdfast member. No sign of a path shows this alone; the control plane concludes it.
     Member,
-    /// The storage behind all paths. No path is blamed.
+    /// The storage behind all paths, or whatever all of them share. No path is blamed.
     Device,
+}
+
+impl Scope {
+    /// Every scope, from near to far.
+    pub const ALL: [Self; 5] = [Self::Link, Self::Path, Self::Server, Self::Member, Self::Device];
+}
+
+/// A fault with its three coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// What kind of trouble.
+    pub class: FaultClass,
+    /// Whether it passes.
+    pub persistence: Persistence,
+    /// How far it reaches.
+    pub scope: Scope,
+}
+
+/// What the paths of a device show of one fault: counts of paths with a connection attempt
+/// or request lately, the one that showed the fault first included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// Paths to the same server.
+    pub server_paths: u32,
+    /// Of them, those that show the fault.
+    pub server_faulty: u32,
+    /// Paths of the device.
+    pub device_paths: u32,
+    /// Of them, those that show the fault.
+    pub device_faulty: u32,
+}
+
+impl Fault {
+    /// What one sign of this class is taken for, with nothing else known.
+    pub const fn first_sight(class: FaultClass) -> Self {
+        use Persistence::{Persistent, Transient};
+        use Scope::{Device, Link, Path, Server};
+        let (persistence, scope) = match class {
+            FaultClass::TransportReset | FaultClass::Slow => (Transient, Path),
+            FaultClass::Refused
+            | FaultClass::DeadlinePassed
+            | FaultClass::ProtocolViolation
+            | FaultClass::Overload => (Transient, Server),
+            FaultClass::Unreachable | FaultClass::Silent => (Transient, Link),
+            FaultClass::StorageError => (Transient, Device),
+            FaultClass::Capacity | FaultClass::RequestError => (Persistent, Device),
+            FaultClass::IdentityChange => (Persistent, Path),
+        };
+        Self { class, persistence, scope }
+    }
+
+    /// The same fault when it came back more often than the rule of its class allows (failure
+    /// limit, strikes, slow windows), or was confirmed.
+    #[must_use]
+    pub const fn repeated(self) -> Self {
+        Self { persistence: Persistence::Persistent, ..self }
+    }
+
+    /// The scope that the other paths prove: all of two or more paths of the device show it,
+    /// the device; all of two or more of the server while another server's path is well, the
+    /// server; a sibling to the same server is well, this path alone.
+    ///
+    /// Answers ([`FaultClass::Capacity`], [`FaultClass::RequestError`]) and a changed identity
+    /// keep their scope: they are about the request, or about where the path leads.
+    #[must_use]
+    pub const fn seen_on(self, spread: Spread) -> Self {
+        let Spread { server_paths, server_faulty, device_paths, device_faulty } = spread;
+        let fixed = matches!(
+            self.class,
+            FaultClass::Capacity | FaultClass::RequestError | FaultClass::IdentityChange
+        );
+        let scope = if fixed || matches!(self.scope, Scope::Member) {
+            self.scope
+        } else if device_paths > 1 && device_faulty >= device_paths {
+            Scope::Device
+        } else if server_paths > 1 && server_faulty >= server_paths {
+            Scope::Server
+        } else if server_paths > server_faulty && matches!(self.scope, Scope::Server | Scope::Device) {
+            Scope::Path
+        } else if device_paths > device_faulty && matches!(self.scope, Scope::Device) {
+            Scope::Server
+        } else {
+            self.scope
+        };
+        Self { scope, ..self }
+    }
 }
 
 /// What happens to the lane that showed the fault.
@@ -104,10 +214,37 @@ pub enum LaneAction {
     /// Issue nothing more on it, but keep it open: a late reply on it is the only proof
     /// that its writes are finished (rule W1, a zombie candidate).
     SuspectKeepOpen,
-    /// Close it and connect anew, with back-off.
+    /// Close it and connect anew, with back-off. It is latched: never used again.
     Replace,
     /// Close it; the path is refused with its reason until its identity is right again.
     Refuse,
+}
+
+/// What happens to the path, or to whoever else is to blame. None of these takes the last
+/// usable path away ([`crate::standing`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathAction {
+    /// Nothing.
+    Keep,
+    /// Nothing new on it while a sibling is usable.
+    Suspect,
+    /// The same for every path to its server.
+    SuspectServer,
+    /// Connect through the next portal at once; the path has failed when all were tried
+    /// ([`crate::portal`]).
+    NextPortal,
+    /// Out until connected and proven again; counts as a failure.
+    Reconnect,
+    /// Out, connected, until canaries are good again ([`crate::probation`]).
+    Canaries,
+    /// Out for the hold-out time of [`crate::failure_limit`].
+    HoldOut,
+    /// Used only while no path in good standing is usable ([`crate::slow`], [`crate::marginal`]).
+    Demote,
+    /// Out until it leads to the right data.
+    Refuse,
+    /// Told to the control plane, which judges members.
+    Report,
 }
 
 /// What happens to the requests concerned. Writes move only by rules W3 to W5.
@@ -132,33 +269,103 @@ pub struct Verdict {
     pub persistence: Persistence,
     /// For the lane.
     pub lane: LaneAction,
+    /// For the path.
+    pub path: PathAction,
     /// For the requests concerned.
     pub request: RequestAction,
+    /// An operator is told: it does not go away by itself.
+    pub alarm: bool,
     /// Name of the rule, for status, events and `explain`.
     pub rule: &'static str,
 }
 
-/// The one table from class to action.
+/// The one table: class x persistence x scope to action. Total: every cell has an answer.
+pub const fn act(fault: Fault) -> Verdict {
+    let Fault { class, persistence, scope } = fault;
+    let (lane, rule) = lane_action(class);
+    let alarm = matches!(persistence, Persistence::Persistent) && !matches!(class, FaultClass::RequestError);
+    Verdict {
+        scope,
+        persistence,
+        lane,
+        path: path_action(fault),
+        request: request_action(fault),
+        alarm,
+        rule,
+    }
+}
+
+/// [`act`] for a single sign of this class.
 pub const fn verdict(class: FaultClass) -> Verdict {
+    act(Fault::first_sight(class))
+}
+
+const fn lane_action(class: FaultClass) -> (LaneAction, &'static str) {
     use LaneAction::{Keep, Refuse, Replace, SuspectKeepOpen};
-    use Persistence::{Persistent, Transient};
-    use RequestAction::{RetryElsewhere, RetryElsewhereOnce, ToHost, Wait};
-    use Scope::{Device, Link, Path, Server};
-    let (scope, persistence, lane, request, rule) = match class {
-        FaultClass::TransportReset => (Path, Transient, Replace, RetryElsewhere, "transport-reset"),
-        FaultClass::Refused => (Server, Transient, Replace, RetryElsewhere, "refused"),
-        FaultClass::Unreachable => (Link, Transient, Replace, RetryElsewhere, "unreachable"),
-        FaultClass::Silent => (Link, Transient, SuspectKeepOpen, RetryElsewhere, "silent"),
-        FaultClass::DeadlinePassed => (Server, Transient, Keep, RetryElsewhere, "deadline-passed"),
-        FaultClass::ProtocolViolation => (Server, Persistent, Replace, RetryElsewhere, "protocol-violation"),
-        FaultClass::StorageError => (Device, Persistent, Keep, RetryElsewhereOnce, "storage-error"),
-        FaultClass::Capacity => (Device, Persistent, Keep, ToHost, "capacity"),
-        FaultClass::RequestError => (Device, Persistent, Keep, ToHost, "request-error"),
-        FaultClass::IdentityChange => (Path, Persistent, Refuse, RetryElsewhere, "identity-change"),
-        FaultClass::Overload => (Server, Transient, Keep, Wait, "overload"),
-        FaultClass::Slow => (Path, Transient, Keep, Wait, "slow"),
+    match class {
+        FaultClass::TransportReset => (Replace, "transport-reset"),
+        FaultClass::Refused => (Replace, "refused"),
+        FaultClass::Unreachable => (Replace, "unreachable"),
+        FaultClass::Silent => (SuspectKeepOpen, "silent"),
+        FaultClass::DeadlinePassed => (Keep, "deadline-passed"),
+        FaultClass::ProtocolViolation => (Replace, "protocol-violation"),
+        FaultClass::StorageError => (Keep, "storage-error"),
+        FaultClass::Capacity => (Keep, "capacity"),
+        FaultClass::RequestError => (Keep, "request-error"),
+        FaultClass::IdentityChange => (Refuse, "identity-change"),
+        FaultClass::Overload => (Keep, "overload"),
+        FaultClass::Slow => (Keep, "slow"),
+    }
+}
+
+const fn path_action(Fault { class, persistence, scope }: Fault) -> PathAction {
+    use PathAction::{
+        Canaries, Demote, HoldOut, Keep, NextPortal, Reconnect, Refuse, Report, Suspect, SuspectServer,
     };
-    Verdict { scope, persistence, lane, request, rule }
+    use Persistence::{Persistent, Transient};
+    use Scope::{Device, Link, Member, Path, Server};
+    match (class, persistence, scope) {
+        // Answers and back-pressure blame nobody.
+        (FaultClass::Capacity | FaultClass::RequestError | FaultClass::Overload, _, _) => Keep,
+        // Never serve from a path that may lead to other data, whoever is to blame.
+        (FaultClass::IdentityChange, _, _) => Refuse,
+        (_, _, Member) => Report,
+        (
+            FaultClass::TransportReset
+            | FaultClass::Refused
+            | FaultClass::Unreachable
+            | FaultClass::ProtocolViolation,
+            persistence,
+            scope,
+        ) => match (persistence, scope) {
+            (Transient, Link) => NextPortal,
+            (Persistent, Link | Path | Server) => HoldOut,
+            // With all paths alike, holding out would only keep the device away longer.
+            _ => Reconnect,
+        },
+        (FaultClass::Silent, Transient, Link) => NextPortal,
+        (FaultClass::Silent, Transient, Path) | (FaultClass::DeadlinePassed, Transient, Link | Path) => {
+            Suspect
+        }
+        (FaultClass::Silent | FaultClass::DeadlinePassed, Transient, Server) => SuspectServer,
+        (FaultClass::Silent, Persistent, Link | Path | Server) => HoldOut,
+        (FaultClass::DeadlinePassed | FaultClass::Slow, Persistent, Link | Path | Server) => Demote,
+        (FaultClass::StorageError, Persistent, Link | Path | Server) => Canaries,
+        // A first slow window, a first EIO, and whatever all paths share.
+        (FaultClass::Slow | FaultClass::StorageError, Transient, _) | (_, _, Device) => Keep,
+    }
+}
+
+const fn request_action(Fault { class, persistence, scope }: Fault) -> RequestAction {
+    use RequestAction::{RetryElsewhere, RetryElsewhereOnce, ToHost, Wait};
+    match (class, persistence, scope) {
+        (FaultClass::Capacity | FaultClass::RequestError, _, _)
+        // Two paths said the same (rules W7, W14).
+        | (FaultClass::StorageError, Persistence::Persistent, Scope::Device) => ToHost,
+        (FaultClass::StorageError, Persistence::Transient, Scope::Device) => RetryElsewhereOnce,
+        (FaultClass::Overload | FaultClass::Slow, _, _) => Wait,
+        _ => RetryElsewhere,
+    }
 }
 
 /// Class of an error number as it was on the wire of a path.

@@ -118,19 +118,25 @@ impl Average {
 /// Decaying counts by powers of two of microseconds: bucket 0 is below 1 us, bucket
 /// `i` is from `2^(i-1)` to below `2^i`, the last is open.
 #[derive(Clone, Debug, Default)]
-struct Histogram {
+pub(crate) struct Histogram {
     counts: [u32; HISTOGRAM_BUCKETS],
     total: u32,
 }
 
 impl Histogram {
-    fn record(&mut self, us: u64) {
+    /// Counts one sample.
+    pub(crate) fn record(&mut self, us: u64) {
         if self.total >= HISTOGRAM_SAMPLES_MAX * HISTOGRAM_SAMPLE_WEIGHT {
             self.halve();
         }
         let bucket = (u64::BITS - us.leading_zeros()) as usize;
         self.counts[bucket.min(HISTOGRAM_BUCKETS - 1)] += HISTOGRAM_SAMPLE_WEIGHT;
         self.total += HISTOGRAM_SAMPLE_WEIGHT;
+    }
+
+    /// Samples that still count.
+    pub(crate) fn samples(&self) -> u32 {
+        self.total / HISTOGRAM_SAMPLE_WEIGHT
     }
 
     fn halve(&mut self) {
@@ -140,7 +146,8 @@ impl Histogram {
         self.total = self.counts.iter().sum();
     }
 
-    fn quantile_us(&self, q_ppm: u32) -> u64 {
+    /// See [`Latency::quantile_us`].
+    pub(crate) fn quantile_us(&self, q_ppm: u32) -> u64 {
         if self.total == 0 {
             return 0;
         }

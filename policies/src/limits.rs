@@ -35,6 +35,11 @@ pub const RESAMPLE_CHOICES_MIN: u32 = 64;
 /// A sample that lowered the expectation by 1/64 or more earns the next one at once.
 /// One sample moves the average by 1/8 of its distance: it was 1/8 or more faster.
 pub const RESAMPLE_GAIN_DIVISOR: u64 = 64;
+/// An idle path rests at least this many times its expected service time between two such
+/// requests: a host with one request at a time loses at most 1/32 to a slow path, however slow.
+pub const RESAMPLE_COST_FACTOR: u64 = 32;
+/// It rests at most this long, so that a path of any slowness is measured.
+pub const RESAMPLE_AFTER_MAX: Nanos = MINUTE;
 
 // Measured service time.
 
@@ -56,6 +61,58 @@ pub const HISTOGRAM_SAMPLE_WEIGHT: u32 = 16;
 /// The histogram is halved at this many samples.
 pub const HISTOGRAM_SAMPLES_MAX: u32 = 4_096;
 
+// Hedged reads.
+
+/// Default budget of hedged reads, in parts per million of the reads: 3 %.
+pub const HEDGE_BUDGET_PPM: u32 = 30_000;
+/// A read is hedged when it is older than this part of its like, with a full budget.
+pub const HEDGE_QUANTILE_MIN_PPM: u32 = 950_000;
+/// The same with an empty budget; in between it slides.
+pub const HEDGE_QUANTILE_MAX_PPM: u32 = 990_000;
+/// A read is never hedged younger: scheduling noise on either side is of this size.
+pub const HEDGE_FLOOR: Nanos = MILLISECOND;
+/// Age at which a read of a size class with too few samples is hedged.
+pub const HEDGE_COLD: Nanos = 10 * MILLISECOND;
+/// Samples before a size class has a threshold of its own.
+pub const HEDGE_SAMPLES_MIN: u32 = 100;
+/// Service times above this many times their baseline mean overload, and more reads are the last
+/// thing it needs.
+pub const HEDGE_OVERLOAD_FACTOR: u64 = 3;
+/// The baseline moves once in this time.
+pub const HEDGE_BASELINE_WINDOW: Nanos = SECOND;
+/// Reads of a window that can move the baseline.
+pub const HEDGE_BASELINE_SAMPLES_MIN: u32 = 16;
+/// It rises by 1/256 of the distance, so that a few minutes of overload stay overload.
+pub const HEDGE_BASELINE_RISE_DIVISOR: u64 = 256;
+/// It falls by 1/8: what was once quick can be quick.
+pub const HEDGE_BASELINE_FALL_DIVISOR: u64 = 8;
+/// Hedges won against a path that sent no byte meanwhile, until it is suspect.
+pub const HEDGE_WINS_SUSPECT: u32 = 3;
+
+// Fail-slow paths.
+
+/// Paths are compared over windows of this length.
+pub const SLOW_WINDOW: Nanos = 5 * SECOND;
+/// Windows that are remembered.
+pub const SLOW_WINDOWS: u32 = 12;
+/// Of these, so many slow ones make a path slow.
+pub const SLOW_WINDOWS_SLOW: u32 = 10;
+/// Requests of the path in the remembered windows that a verdict needs.
+pub const SLOW_SAMPLES_MIN: u32 = 100;
+/// A window is slow above this many times the median of the siblings.
+pub const SLOW_FACTOR: u64 = 3;
+/// A demoted path returns after this long without a slow window.
+pub const SLOW_CLEAN: Nanos = 5 * MINUTE;
+/// At most one path of a device is demoted in this time.
+pub const SLOW_DEMOTION_INTERVAL: Nanos = MINUTE;
+/// Buckets of the windows' histograms: four to each doubling, from 4 us to 2 s; the last is open.
+pub const SLOW_BUCKETS: usize = 80;
+/// The device's own baseline rises by 1/256 of the distance per window, so half an hour of slowness
+/// becomes normal.
+pub const SLOW_BASELINE_RISE_DIVISOR: u64 = 256;
+/// It falls by 1/4.
+pub const SLOW_BASELINE_FALL_DIVISOR: u64 = 4;
+
 // Reconnects.
 
 /// Delay of the second attempt; the first is immediate.
@@ -64,6 +121,8 @@ pub const BACKOFF_FIRST: Nanos = 100 * MILLISECOND;
 pub const BACKOFF_CAP: Nanos = 30 * SECOND;
 /// Jitter is plus or minus 1/4.
 pub const BACKOFF_JITTER_DIVISOR: u64 = 4;
+/// Connected over a lesser portal for this long before a better one is tried again.
+pub const PORTAL_RETURN_AFTER: Nanos = MINUTE;
 
 // Detection.
 
@@ -117,13 +176,54 @@ pub const FAILURE_WINDOW: Nanos = 10 * MINUTE;
 pub const HOLD_OUT_FIRST: Nanos = 30 * SECOND;
 /// Longest time a path is held out.
 pub const HOLD_OUT_CAP: Nanos = 10 * MINUTE;
+/// Requests are counted in parts of this length.
+pub const MARGINAL_BUCKET: Nanos = 10 * SECOND;
+/// So many of them make the window: one minute.
+pub const MARGINAL_BUCKETS: usize = 6;
+/// Requests in trouble within the window that make a path marginal, at least.
+pub const MARGINAL_TROUBLED_MIN: u32 = 10;
+/// And their part of all requests of the path, in parts per million: 1 %.
+pub const MARGINAL_RATE_PPM: u32 = 10_000;
+/// Time without trouble before a marginal path is in good standing again; doubles each time.
+pub const MARGINAL_CLEAN: Nanos = MINUTE;
+/// Where that doubling ends; as much time in good standing forgets it.
+pub const MARGINAL_CLEAN_CAP: Nanos = 10 * MINUTE;
 
 // In doubt, and no path.
 
 /// Default quarantine of a write in doubt on plain NBD (an assumption, shown as one).
 pub const QUIESCE: Nanos = 5 * SECOND;
+
+// Moved requests.
+
+/// Requests moved at once that count as a mass failure; fewer are simply sent.
+pub const PACING_MOVED_MIN: u32 = 8;
+/// Moved requests in flight on a path to begin with, at least.
+pub const PACING_FIRST: u32 = 1;
+/// Their part of what is in flight on a path that is at its limit: 5 %. With
+/// what the window grows beyond that before it is felt, what was there keeps 90 %.
+pub const PACING_SHARE_PPM: u32 = 50_000;
+/// That part doubles after each such time: too slow a ramp looks like an outage.
+pub const PACING_PATIENCE: Nanos = SECOND;
+/// Service times above this part of what was normal before mean that the path feels it: 106 %.
+pub const PACING_FELT_PPM: u32 = 1_060_000;
 /// Default time requests wait for a path.
 pub const NO_PATH_HOLD: Nanos = 600 * SECOND;
+
+// Decisions kept.
+
+/// Decisions about a device that are kept.
+pub const EXPLAIN_DEVICE_KEPT: usize = 64;
+/// Decisions about each path that are kept.
+pub const EXPLAIN_PATH_KEPT: usize = 16;
+/// Figures of a decision.
+pub const EXPLAIN_FIGURES_MAX: usize = 4;
+/// Refused alternatives of a decision.
+pub const EXPLAIN_REFUSED_MAX: usize = 3;
+/// Default wait above which a request counts as delayed.
+pub const BUDGET_DELAY_BOUND: Nanos = SECOND;
+/// Causes told apart per device; later ones share one entry.
+pub const BUDGET_CAUSES_MAX: usize = 32;
 /// Heartbeats that must be missed before a member is suspect.
 pub const HEARTBEATS_PER_SUSPECT: u64 = 3;
 
@@ -136,6 +236,10 @@ const _: () = {
         "one fast sample must be able to lower the average enough to earn the next"
     );
     assert!(RESAMPLE_AFTER <= CANARY_INTERVAL, "an unused path is measured as often as it is probed");
+    assert!(
+        RESAMPLE_COST_FACTOR >= 25 && RESAMPLE_AFTER <= RESAMPLE_AFTER_MAX,
+        "it takes at most 4 % of the time"
+    );
     assert!(RESAMPLE_CHOICES_MIN >= 50, "re-sampling takes at most 2 % of the choices");
     let mut class = 1;
     while class < SIZE_CLASS_BYTES_MAX.len() {
@@ -144,6 +248,21 @@ const _: () = {
     }
     assert!(LATENCY_OUTLIER_FACTOR > 1, "an average that cannot rise is no average");
     assert!(HISTOGRAM_SAMPLES_MAX <= u32::MAX / HISTOGRAM_SAMPLE_WEIGHT, "the sum of all buckets must fit");
+    assert!(HEDGE_QUANTILE_MIN_PPM < HEDGE_QUANTILE_MAX_PPM && HEDGE_QUANTILE_MAX_PPM < FULL_SHARE_PPM);
+    assert!(HEDGE_BUDGET_PPM <= FULL_SHARE_PPM / 20, "more than 5 % extra reads is load, not insurance");
+    assert!(HEDGE_FLOOR <= HEDGE_COLD && HEDGE_COLD < READ_DEADLINE, "a hedge comes before a move");
+    assert!(HEDGE_SAMPLES_MIN < HISTOGRAM_SAMPLES_MAX && HEDGE_WINS_SUSPECT > 0);
+    assert!(SLOW_WINDOWS_SLOW <= SLOW_WINDOWS && SLOW_WINDOWS <= u16::BITS, "windows are bits of a word");
+    assert!(SLOW_WINDOW * SLOW_WINDOWS as Nanos <= SLOW_CLEAN, "a path returns with its history behind it");
+    assert!(SLOW_FACTOR > 1 && SLOW_BUCKETS.is_multiple_of(4));
+    assert!(
+        MARGINAL_BUCKETS > 1 && MARGINAL_TROUBLED_MIN > FAILURES_ALLOWED,
+        "a path that fails is not marginal"
+    );
+    assert!(MARGINAL_CLEAN <= MARGINAL_CLEAN_CAP && MARGINAL_RATE_PPM < FULL_SHARE_PPM);
+    assert!(PACING_FIRST <= PACING_MOVED_MIN && PACING_FELT_PPM > FULL_SHARE_PPM);
+    assert!(0 < PACING_SHARE_PPM && PACING_SHARE_PPM < FULL_SHARE_PPM / 2);
+    assert!(PORTAL_RETURN_AFTER >= BACKOFF_CAP, "a better portal is not tried more often than a lost path");
     assert!(BACKOFF_FIRST < BACKOFF_CAP && BACKOFF_JITTER_DIVISOR >= 2);
     assert!(READ_DEADLINE <= WRITE_DEADLINE);
     assert!(CANARY_DEADLINE <= READ_DEADLINE, "a canary speaks before host reads are moved");

@@ -21,7 +21,9 @@
 //! if that lowered its expectation it gets the next at once, one at a time, until it stops
 //! improving or competes on its own. One sample per second alone would need most of a minute
 //! to pull an average from 30 ms to 100 us; trusting a single sample would let one lucky
-//! reply bring a slow path back. At most one of 64 choices starts this.
+//! reply bring a slow path back. At most one of 64 choices starts this, and a path rests 32 times
+//! its expected time (up to a minute) in between, so that a host with one request at a time
+//! loses at most 1/32 to it, however slow it is.
 //!
 //! **Latency: unknown.** A path whose service time for this size and direction is unknown
 //! gets one request at once, and another only when it has answered as much as it was given
@@ -39,8 +41,8 @@
 use crate::Nanos;
 use crate::latency::size_class;
 use crate::limits::{
-    FULL_SHARE_PPM, LATENCY_TIE_DIVISOR, RESAMPLE_AFTER, RESAMPLE_CHOICES_MIN, RESAMPLE_GAIN_DIVISOR,
-    SELECTOR_CANDIDATES_MAX,
+    FULL_SHARE_PPM, LATENCY_TIE_DIVISOR, RESAMPLE_AFTER, RESAMPLE_AFTER_MAX, RESAMPLE_CHOICES_MIN,
+    RESAMPLE_COST_FACTOR, RESAMPLE_GAIN_DIVISOR, SELECTOR_CANDIDATES_MAX,
 };
 
 /// A path that may carry the request, as the engine sees it now.
@@ -217,10 +219,12 @@ impl Selector {
         if improving.is_some() || self.choices_since_resample < RESAMPLE_CHOICES_MIN {
             return improving;
         }
-        let stalest = idle.indices().min_by_key(|&index| candidates[index].last_used)?;
-        if now.saturating_sub(candidates[stalest].last_used) < RESAMPLE_AFTER {
-            return None;
-        }
+        let is_due = |&index: &usize| {
+            let Candidate { expected_ns, last_used, .. } = candidates[index];
+            let cost_ns = expected_ns.saturating_mul(RESAMPLE_COST_FACTOR);
+            now.saturating_sub(last_used) >= cost_ns.clamp(RESAMPLE_AFTER, RESAMPLE_AFTER_MAX)
+        };
+        let stalest = idle.indices().filter(is_due).min_by_key(|&index| candidates[index].last_used)?;
         self.choices_since_resample = 0;
         Some(stalest)
     }

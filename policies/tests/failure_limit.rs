@@ -106,3 +106,12 @@ fn counts_as_a_list_of_all_failures_would() {
     }
     assert!((1_000..19_000).contains(&held), "both answers are exercised: {held}");
 }
+
+#[test]
+fn the_deadline_is_the_end_of_the_hold() {
+    let mut limit = FailureLimit::new();
+    assert_eq!((limit.next_deadline(0), limit.holds()), (None, 0));
+    let until = (0..6).filter_map(|_| limit.on_failure(0)).last().expect("over the limit");
+    assert_eq!((limit.next_deadline(until - 1), limit.holds()), (Some(until), 1));
+    assert_eq!(limit.next_deadline(until), None);
+}

@@ -2,6 +2,8 @@
 //! A small deterministic generator, so that every run draws the same values.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod server;
+
 /// One second in nanoseconds.
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// One millisecond in nanoseconds.
