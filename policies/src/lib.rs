@@ -56,7 +56,7 @@ pub use selector::{Candidate, Selector};
 pub use shadow::Shadow;
 pub use silence::{Silence, TcpEvidence};
 pub use slow::{SlowChange, SlowPaths};
-pub use standing::{Held, Standing, standing};
+pub use standing::{Held, Standing};
 
 /// A time or a duration in nanoseconds. Times are CLOCK_BOOTTIME less the process's
 /// own pauses (rule W17); policies only compare and add them.
