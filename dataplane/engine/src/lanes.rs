@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use nbd::Errno;
 use policies::Probation;
-use program::{MILLISECOND, Nanos, NoPath, SECOND};
+use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Use};
@@ -199,8 +199,7 @@ impl Engine {
                 self.regroup();
             }
             LaneState::Zombie => {
-                let proven = !lane.in_order().any(|(_, slot)| slot.write);
-                if proven {
+                if !self.owes_proof(lane) {
                     self.close(id.slot, Close::Abort);
                 }
             }
@@ -355,6 +354,14 @@ impl Engine {
         }
     }
 
+    /// Whether something on a lane that was given up must be proven finished: writes, which may
+    /// land late (W1), and with `exclusive = "proven"` every request of a host, since the server
+    /// may still work on it while another one is used (W20).
+    fn owes_proof(&self, lane: &Lane) -> bool {
+        let strict = self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive;
+        lane.in_order().any(|(_, slot)| slot.write || (strict && matches!(slot.used, Use::Piece { .. })))
+    }
+
     /// Stops issuing on a lane but keeps it for late replies (W1).
     pub(crate) fn give_up(&mut self, slot: u16) {
         let lane = self.lane_at_mut(slot);
@@ -367,7 +374,7 @@ impl Engine {
         }
         self.move_pieces(slot, |_| true);
         let gate = self.lane_at(slot).offer().gate;
-        if self.lane_at(slot).in_order().any(|(_, slot)| slot.write) {
+        if self.owes_proof(self.lane_at(slot)) {
             if self.paths[index].program.drains {
                 self.act(Action::CloseLane { lane: id, how: Close::Drain });
             }
@@ -381,7 +388,7 @@ impl Engine {
         path.reconnect_at = now + path.backoff.next_delay(draw);
         self.limit_zombies(index);
         self.domain_lost_lane(index);
-        if !self.lane_at(slot).in_order().any(|(_, slot)| slot.write) {
+        if !self.owes_proof(self.lane_at(slot)) {
             self.close(slot, Close::Abort);
         }
         self.regroup();

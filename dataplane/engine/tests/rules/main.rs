@@ -608,6 +608,30 @@ fn a_planned_switch_never_has_both_paths_busy() {
     assert_eq!(s.result(next), Some(Ok(())));
 }
 
+/// W20: with `proven` a stopped server's reads are waited for as its writes are: it may still
+/// work on them while the other path is used.
+#[test]
+fn proven_exclusion_waits_for_reads_too() {
+    let (access, exclusive) = (AccessPolicy::ActivePassive, program::Exclusive::Proven);
+    let mut s = Script::up(&DeviceProgram { access, exclusive, ..device(2) });
+    let read = s.request(Read, 0, 4096);
+    let stuck = s.take();
+    assert_eq!(stuck.path, 0);
+    let host_requests = |s: &Script| s.sent.iter().filter(|sent| sent.data != SendData::Digest).count();
+    s.wait_alive(20 * SECOND, |sent| sent.path == 1);
+    assert_eq!(s.state(0), "down");
+    assert!(s.closing.is_empty(), "the reply on the old connection is the only proof");
+    assert_eq!((host_requests(&s), s.result(read)), (0, None), "W20: no time is a proof");
+    s.answer(stuck, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+    let write = s.request(Write, 0, 4096);
+    let at = s.sent.iter().position(|sent| sent.command == Write).expect("the new path is free to start");
+    let sent = s.sent.remove(at).expect("just found");
+    assert_eq!(sent.path, 1);
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(write), Some(Ok(())));
+}
+
 /// 2.5: a host that left without DISC: what was not started is dropped.
 #[test]
 fn what_a_lost_host_had_not_started_is_dropped() {
