@@ -71,7 +71,8 @@ fn a_flush_waits_for_the_slowest_cache() {
 /// it is back, and an event says what that rests on.
 #[test]
 fn a_flush_waits_for_a_cache_that_is_away() {
-    let mut rig = RigOptions::new(2).misbehaving().separate_caches().start();
+    // Without retention nothing can be written again elsewhere (F6).
+    let mut rig = RigOptions::new(2).misbehaving().separate_caches().key(r#"retention = "0B""#).start();
     dirty_every_path(&rig);
     let event = rig.node.last_event();
     rig.fabric.inject(0, tests_support::LinkFault::Reset);
@@ -92,6 +93,29 @@ fn a_flush_waits_for_a_cache_that_is_away() {
     assert!(flushes_after(&rig, 0, lost) >= 1, "the cache that was away was never flushed");
     rig.node.await_event(event, "cache_unproven", |event| event.name == "cache_unproven");
     rig.node.process().assert_running();
+}
+
+/// F6: what a cache that is away holds was retained, is written again through the other path,
+/// and is durable there when the FLUSH is answered.
+#[test]
+fn a_flush_makes_good_what_a_lost_cache_held() {
+    let rig = RigOptions::new(2).misbehaving().separate_caches().start();
+    dirty_every_path(&rig);
+    let event = rig.node.last_event();
+    rig.fabric.inject(0, tests_support::LinkFault::Reset);
+    rig.node.await_path(DEVICE, "a", "to be down", |path| !path.is_up());
+    let lost = Instant::now();
+    assert_eq!(rig.node.open(DEVICE).flush().expect("answered while a cache is away").error, 0);
+    assert!(flushes_after(&rig, 1, lost) >= 1);
+    rig.node.await_event(event, "cache_replayed", |event| event.name == "cache_replayed");
+    // Every block that the lost server had acknowledged is written through the other one.
+    let blocks = |path: usize| -> std::collections::BTreeSet<u64> {
+        let requests = rig.storage(path).record().requests();
+        let writes = requests.iter().filter(|entry| entry.command == command::WRITE);
+        writes.flat_map(|entry| (entry.offset..entry.offset + u64::from(entry.len)).step_by(4096)).collect()
+    };
+    let (lost_blocks, here) = (blocks(0), blocks(1));
+    assert!(!lost_blocks.is_empty() && lost_blocks.is_subset(&here), "{lost_blocks:?} and {here:?}");
 }
 
 /// With one declared cache any path can make all writes durable.
