@@ -198,11 +198,7 @@ impl Engine {
                 self.lane_at_mut(id.slot).suspicion = None;
                 self.regroup();
             }
-            LaneState::Zombie => {
-                if !self.owes_proof(lane) {
-                    self.close(id.slot, Close::Abort);
-                }
-            }
+            LaneState::Zombie if !self.owes_proof(lane) => self.close(id.slot, Close::Abort),
             LaneState::Draining if lane.is_empty() => self.finish_drain(id.slot),
             _ => {}
         }
