@@ -13,6 +13,7 @@ mod groups;
 mod hostile;
 mod input;
 mod lifecycle;
+mod matrix;
 mod no_path;
 mod pause;
 mod pulls;
