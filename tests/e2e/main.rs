@@ -6,6 +6,7 @@
 //! everything is in use again afterwards.
 
 mod api;
+mod cache;
 mod exclusive;
 mod flush;
 mod ghost;
@@ -15,6 +16,7 @@ mod input;
 mod lifecycle;
 mod matrix;
 mod no_path;
+mod own_restart;
 mod pause;
 mod pulls;
 mod refusal;
