@@ -14,6 +14,7 @@ mod groups;
 mod hostile;
 mod input;
 mod lifecycle;
+mod long_stop;
 mod matrix;
 mod no_path;
 mod own_restart;

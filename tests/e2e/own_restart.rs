@@ -4,7 +4,9 @@
 
 use tests_support::holdfast::{Config, Device, Node};
 use tests_support::servers::{NbdServer, Trace};
-use tests_support::{Endpoint, Fabric, LinkFault, Relay, Stamp, TestDir, client_queues, loopback, wait};
+use tests_support::{
+    Endpoint, Fabric, LinkFault, Relay, Stamp, TestDir, client_queues, loopback, server_queues, wait,
+};
 
 use crate::rig::DEVICE;
 
@@ -51,4 +53,95 @@ fn nothing_of_a_killed_process_leaves_its_send_queue() {
     next.await_state(DEVICE, "a", "up");
     let changes = trace.changes();
     assert!(changes.is_empty(), "writes of a dead process reached the storage: {changes:?}");
+}
+
+const A: Stamp = Stamp { writer: 0xa, sequence: 1 };
+const B: Stamp = Stamp { writer: 0xb, sequence: 2 };
+
+/// Two servers of one file and a node that prefers the first.
+struct Site {
+    node: Node,
+    config: Config,
+    stalled: NbdServer,
+    _other: NbdServer,
+    trace: Trace,
+    image: String,
+    dir: TestDir,
+}
+
+fn site(quiesce: &str) -> Site {
+    let dir = TestDir::new();
+    let image = dir.patterned_image("image", 4 << 20, 6);
+    let exports = [(DEVICE.to_owned(), image.clone())];
+    let ip = loopback();
+    let (first, second) = (Endpoint::tcp(ip, 10809), Endpoint::tcp(ip, 10810));
+    let trace = Trace::new(&dir, "trace");
+    let stalled = NbdServer::start_with(&dir, "nbd-server-a", &first, &exports, Some(&trace));
+    let other = NbdServer::start_with(&dir, "nbd-server-b", &second, &exports, None);
+    let device = Device::new(DEVICE)
+        .key(r#"policy = "active-passive""#)
+        .key(&format!("quiesce = \"{quiesce}\""))
+        .path("a", &first.uri(DEVICE))
+        .path_key("priority = 60")
+        .path_key(r#"same_cache = "page-cache""#)
+        .path("b", &second.uri(DEVICE))
+        .path_key("priority = 40")
+        .path_key(r#"same_cache = "page-cache""#);
+    let config = Config::new(&dir).device(device);
+    let node = Node::start(&dir, &config);
+    node.await_state(DEVICE, "a", "up");
+    node.await_state(DEVICE, "b", "standby");
+    Site { node, config, stalled, _other: other, trace, image, dir }
+}
+
+/// A is in a stopped server when Holdfast is killed. The host sends it again to the next
+/// process and writes B over it: B must not be overtaken by the first A, of which that
+/// process knows nothing (W10).
+#[test]
+fn what_the_old_process_sent_never_wins() {
+    let Site { mut node, config, stalled, _other, trace, image, dir } = site("6s");
+    let mut host = node.open(DEVICE);
+    let old = stalled.stop_children();
+    host.submit_write(offset(0), &A.fill(offset(0), BLOCK)).expect("the socket takes it");
+    wait::until_true("A to be in the server's queue", || {
+        server_queues(stalled.endpoint()).iter().any(|queues| queues.receive_bytes > BLOCK as u64)
+    });
+    node.process().kill();
+    drop(node);
+
+    let node = Node::start(&dir, &config);
+    let mut host = node.open(DEVICE);
+    node.await_device(DEVICE, "recovering");
+    let a = host.submit_write(offset(0), &A.fill(offset(0), BLOCK)).expect("the socket takes it");
+    let b = host.submit_write(offset(0), &B.fill(offset(0), BLOCK)).expect("the socket takes it");
+    // Reads go on.
+    assert_eq!(node.open(DEVICE).read(offset(1), BLOCK as u32).expect("not held up").error, 0);
+    stalled.resume_children();
+    let late = || trace.changes().iter().any(|c| c.done && c.head == A.head() && old.contains(&c.pid));
+    wait::until_true("the old copy to be executed", late);
+    assert_eq!(node.device(DEVICE).state(), "recovering", "the old copy came too late to show anything");
+
+    for cookie in [a, b] {
+        let reply = host.reply(|_| 0).expect("writes go on after quiesce");
+        assert_eq!((reply.cookie, reply.error), (cookie, 0));
+    }
+    node.await_event(0, "recovered_unproven", |event| event.name == "recovered_unproven");
+    assert_eq!(host.flush().expect("a path is there").error, 0);
+    let disk = std::fs::read(&image).expect("it is there");
+    let found = Stamp::check(offset(0), &disk[offset(0) as usize..offset(0) as usize + BLOCK]);
+    assert_eq!(found, Ok(B), "the storage holds what the old process sent");
+}
+
+/// A stop in order leaves nothing in doubt: the next process writes at once.
+#[test]
+fn a_clean_stop_costs_no_wait() {
+    let Site { mut node, config, stalled: _a, _other, dir, .. } = site("10min");
+    let mut host = node.open(DEVICE);
+    assert_eq!(host.write(offset(0), &A.fill(offset(0), BLOCK)).expect("all is well").error, 0);
+    drop(host);
+    node.terminate(wait::BOUND);
+    drop(node);
+    let node = Node::start(&dir, &config);
+    let mut host = node.open(DEVICE);
+    assert_eq!(host.write(offset(0), &B.fill(offset(0), BLOCK)).expect("nothing is in doubt").error, 0);
 }
