@@ -6,6 +6,7 @@
 //! everything is in use again afterwards.
 
 mod api;
+mod cache;
 mod exclusive;
 mod flush;
 mod ghost;
@@ -13,7 +14,10 @@ mod groups;
 mod hostile;
 mod input;
 mod lifecycle;
+mod long_stop;
+mod matrix;
 mod no_path;
+mod own_restart;
 mod pause;
 mod pulls;
 mod refusal;

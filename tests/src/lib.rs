@@ -22,8 +22,10 @@ mod load;
 mod namespace;
 mod net;
 mod process;
+mod relay;
 #[cfg(test)]
 mod self_test;
+mod sockets;
 mod stamp;
 mod tools;
 
@@ -42,5 +44,7 @@ pub use load::{Load, LoadOptions, LoadReport};
 pub use namespace::Namespace;
 pub use net::{Endpoint, loopback};
 pub use process::{Command, Exit, Process};
+pub use relay::{Cut, Relay};
+pub use sockets::{Queues, client_queues, server_queues};
 pub use stamp::Stamp;
 pub use tools::{Output, run, run_status};

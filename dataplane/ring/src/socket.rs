@@ -18,12 +18,20 @@ use nix::sys::socket::{
 
 use crate::Fd;
 
-/// Seconds of silence before the kernel probes a host connection.
-const KEEPALIVE_IDLE_S: u32 = 60;
-/// Seconds between its probes.
-const KEEPALIVE_INTERVAL_S: u32 = 10;
-/// Probes without an answer until it gives up.
-const KEEPALIVE_COUNT: u32 = 6;
+/// When the kernel probes a connection on which nothing happens, and gives it up.
+struct Keepalive {
+    /// Seconds of silence before the first probe.
+    idle_s: u32,
+    /// Seconds between two probes.
+    interval_s: u32,
+    /// Probes without an answer until it gives up.
+    count: u32,
+}
+
+const KEEPALIVE: Keepalive = Keepalive { idle_s: 60, interval_s: 10, count: 6 };
+/// Of a lane that is kept for late replies alone. Only what its peer's kernel acknowledges
+/// says that its writes are still alive (rule W13), and nothing else is sent on it.
+const KEEPALIVE_QUIET: Keepalive = Keepalive { idle_s: 2, interval_s: 1, count: 4 };
 
 /// Kinds of stream sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +73,13 @@ pub fn prepare_lane(fd: &Fd, user_timeout_ms: u32) -> io::Result<()> {
     setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     set_linger_none(fd)?;
     set_user_timeout(fd, user_timeout_ms)?;
-    set_keepalive(fd)
+    set_keepalive(fd, &KEEPALIVE)
 }
 
 /// Options of a TCP host connection: no delay, probes when idle.
 pub fn prepare_host(fd: &Fd) -> io::Result<()> {
     setsockopt(fd, sockopt::TcpNoDelay, &true)?;
-    set_keepalive(fd)
+    set_keepalive(fd, &KEEPALIVE)
 }
 
 /// SO_LINGER{1,0}: closing, also by the death of the process, resets the connection
@@ -87,11 +95,17 @@ pub fn set_user_timeout(fd: &Fd, timeout_ms: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn set_keepalive(fd: &Fd) -> io::Result<()> {
+/// Probes a TCP lane that is kept for late replies every second: a peer that is gone is
+/// known within 6 s, a stopped one (its kernel answers) is waited for.
+pub fn probe_quiet_lane(fd: &Fd) -> io::Result<()> {
+    set_keepalive(fd, &KEEPALIVE_QUIET)
+}
+
+fn set_keepalive(fd: &Fd, keepalive: &Keepalive) -> io::Result<()> {
     setsockopt(fd, sockopt::KeepAlive, &true)?;
-    setsockopt(fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
-    setsockopt(fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
-    setsockopt(fd, sockopt::TcpKeepCount, &KEEPALIVE_COUNT)?;
+    setsockopt(fd, sockopt::TcpKeepIdle, &keepalive.idle_s)?;
+    setsockopt(fd, sockopt::TcpKeepInterval, &keepalive.interval_s)?;
+    setsockopt(fd, sockopt::TcpKeepCount, &keepalive.count)?;
     Ok(())
 }
 

@@ -148,6 +148,10 @@ impl Reactor {
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.quiet = true;
         lane.outbox.drop_waiting(&mut self.messages);
+        if let (Some(fd), true) = (lane.fd.as_ref(), lane.tcp) {
+            // A socket that was reset meanwhile refuses; its lane is about to go down.
+            let _ = socket::probe_quiet_lane(fd);
+        }
         if let Some(fd) = lane.fd.as_ref().filter(|_| lane.outbox.is_sending()) {
             // Takes the receive along; it is armed again.
             self.ring.cancel(fd);

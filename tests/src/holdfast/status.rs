@@ -10,7 +10,8 @@ pub struct DeviceStatus {
 }
 
 impl DeviceStatus {
-    pub(super) fn find(document: &Json, name: &str) -> Option<Self> {
+    /// A device of a status document that may not be there yet.
+    pub fn find(document: &Json, name: &str) -> Option<Self> {
         let devices = document.get("devices").items();
         devices.into_iter().find(|device| device.get("name").text() == name).map(|json| Self { json })
     }

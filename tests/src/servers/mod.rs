@@ -7,11 +7,13 @@ mod log;
 mod nbd_server;
 mod nbdkit;
 mod qemu_nbd;
+mod trace;
 
 pub use log::{Interval, read_log};
 pub use nbd_server::NbdServer;
 pub use nbdkit::Nbdkit;
 pub use qemu_nbd::QemuNbd;
+pub use trace::{Change, Trace};
 
 use crate::{Command, Endpoint, Namespace, Process, TestDir, wait};
 

@@ -5,12 +5,17 @@
 //! work (rule T4). It forks children only when it runs as a daemon, so it is no child of
 //! ours: it is found by its pid file and ended by that id.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::Trace;
 use crate::{Command, Endpoint, TestDir, wait};
+
+/// Requests that a child works on at once; the others wait in its memory.
+const THREADS: u32 = 16;
 
 /// A running nbd-server; killed with its children on drop.
 #[derive(Debug)]
@@ -23,19 +28,26 @@ pub struct NbdServer {
 impl NbdServer {
     /// Serves a file as one export over TCP.
     pub fn start(dir: &TestDir, name: &str, endpoint: &Endpoint, export: &str, file: &str) -> Self {
-        let Endpoint::Tcp(address) = endpoint else { panic!("nbd-server is used over TCP here") };
-        let config = format!(
-            "[generic]\nlistenaddr = {}\nport = {}\nallowlist = true\n\
-             [{export}]\nexportname = {file}\nflush = true\nfua = true\ntrim = true\n",
-            address.ip(),
-            address.port(),
-        );
-        let config_path = dir.write(&format!("{name}.conf"), config);
+        Self::start_with(dir, name, endpoint, &[(export.to_owned(), file.to_owned())], None)
+    }
+
+    /// Serves several files, each as the export of its name, and notes its changes if asked to.
+    pub fn start_with(
+        dir: &TestDir,
+        name: &str,
+        endpoint: &Endpoint,
+        exports: &[(String, String)],
+        trace: Option<&Trace>,
+    ) -> Self {
+        let config_path = dir.write(&format!("{name}.conf"), config(endpoint, exports));
         let pid_file = dir.join(&format!("{name}.pid"));
-        let output = Command::new("nbd-server")
+        let mut command = Command::new("nbd-server")
             .args(["-C".to_owned(), config_path.display().to_string()])
-            .args(["-p".to_owned(), pid_file.display().to_string()])
-            .output();
+            .args(["-p".to_owned(), pid_file.display().to_string()]);
+        if let Some(trace) = trace {
+            command = trace.attach(command);
+        }
+        let output = command.output();
         assert!(
             output.status.success(),
             "nbd-server: {}{}",
@@ -62,8 +74,8 @@ impl NbdServer {
         ids.filter(|id| !is_gone(*id)).collect()
     }
 
-    /// Stops the child of every connection that is open now.
-    pub fn stop_children(&self) {
+    /// Stops the child of every connection that is open now; returns their process ids.
+    pub fn stop_children(&self) -> Vec<i32> {
         let children = self.children();
         assert!(!children.is_empty(), "nobody is connected");
         for child in &children {
@@ -71,6 +83,7 @@ impl NbdServer {
         }
         let stopped = |id: i32| state(id) == Some('T') || is_gone(id);
         wait::until_true("the children to be stopped", || children.iter().all(|id| stopped(*id)));
+        children
     }
 
     /// Lets stopped children go on.
@@ -96,6 +109,19 @@ impl Drop for NbdServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn config(endpoint: &Endpoint, exports: &[(String, String)]) -> String {
+    let Endpoint::Tcp(address) = endpoint else { panic!("nbd-server is used over TCP here") };
+    let mut text = format!(
+        "[generic]\nlistenaddr = {}\nport = {}\nallowlist = true\nmax_threads = {THREADS}\n",
+        address.ip(),
+        address.port(),
+    );
+    for (export, file) in exports {
+        let _ = write!(text, "[{export}]\nexportname = {file}\nflush = true\nfua = true\ntrim = true\n");
+    }
+    text
 }
 
 /// Ended, and perhaps not yet waited for by its parent.
