@@ -99,7 +99,7 @@ pub fn run(options: &ScaleOptions) -> Result<Outcome, PeerError> {
 }
 
 fn device(name: String, storage: &Listener, paths: usize) -> Device {
-    Device { name, paths: vec![storage.uri(); paths] }
+    Device { name, keys: Vec::new(), paths: vec![storage.uri(); paths] }
 }
 
 /// Resident memory without and with idle host connections, in MiB.

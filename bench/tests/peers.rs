@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bench::compare::{self, Client, CompareOptions, Sample, Target, Workload};
+use bench::compare::{self, Client, CompareOptions, Sample, Storage, Target, Workload};
 
 fn tiny(client: Client, targets: &[Target]) -> CompareOptions {
     let workload = |text: &str| text.parse::<Workload>().expect("a workload");
@@ -17,6 +17,8 @@ fn tiny(client: Client, targets: &[Target]) -> CompareOptions {
         targets: targets.to_vec(),
         client,
         size_bytes: 4 << 20,
+        storage: Storage::Memory,
+        other: None,
         holdfast: None,
     }
 }

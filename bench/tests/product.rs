@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bench::compare::{self, Client, CompareOptions, Target};
+use bench::compare::{self, Client, CompareOptions, Storage, Target};
 use bench::failover::{self, FailoverOptions, Fault};
 use bench::scale::{self, ScaleOptions};
 
@@ -28,15 +28,24 @@ fn holdfast_is_compared() {
         rounds: 1,
         seconds: Duration::from_millis(200),
         workloads: vec!["randwrite-4k-32".parse().expect("a workload")],
-        targets: vec![Target::Direct, Target::Haproxy, Target::Holdfast, Target::HoldfastOnePath],
+        targets: vec![
+            Target::Direct,
+            Target::Haproxy,
+            Target::Holdfast,
+            Target::HoldfastOnePath,
+            Target::HoldfastBare,
+            Target::HoldfastOther,
+        ],
         client: Client::Own,
         size_bytes: 4 << 20,
+        storage: Storage::File,
+        other: Some(binary()),
         holdfast: Some(binary()),
     };
     let outcome = compare::run(&options, &mut |_| {}).expect("everything runs");
     let failed: Vec<_> = outcome.samples.iter().filter(|sample| sample.error.is_some()).collect();
     assert!(failed.is_empty(), "{failed:?}");
-    assert_eq!(outcome.goals.len(), 1, "one goal is about this workload and HAProxy: {:?}", outcome.goals);
+    assert_eq!(outcome.goals.len(), 3, "HAProxy, the other build, no retention: {:?}", outcome.goals);
 }
 
 #[test]

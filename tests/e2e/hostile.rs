@@ -253,8 +253,7 @@ fn a_host_that_never_reads_is_bounded() {
 fn ten_thousand_hostile_connections_leave_memory_where_it_was() {
     let mut site = site(|config| config);
     // Flushed often: what is acknowledged and not flushed is retained, and is no leak.
-    let load =
-        Load::options().depth(2).region(36 * MIB, MIB).flush_every(50).start(site.node.host(), DEVICE);
+    let load = Load::options().depth(2).region(36 * MIB, MIB).flush_every(50).start(site.node.host(), DEVICE);
     let cases = hostilities();
     let host = site.node.host().clone();
     let round = |count: usize| {

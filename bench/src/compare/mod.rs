@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
-pub use rig::Target;
+pub use rig::{Storage, Target};
 pub use sample::{Figures, Sample};
 pub use workload::{Client, DEFAULT_WORKLOADS, Workload};
 
@@ -29,7 +29,7 @@ use crate::peers::{self, PeerError};
 use crate::stats::median;
 use crate::units::{parse_bytes, parse_seconds};
 use crate::usage::{CpuTime, MachineTime};
-use rig::{Rig, Running};
+use rig::{Binaries, Rig, Running};
 use summary::{Goal, Row};
 
 /// What is compared.
@@ -59,6 +59,12 @@ pub struct CompareOptions {
     /// Size of the storage
     #[arg(long = "size", value_parser = parse_bytes, default_value = "256m", value_name = "BYTES")]
     pub size_bytes: u64,
+    /// What stands behind the targets
+    #[arg(long, value_enum, default_value = "memory")]
+    pub storage: Storage,
+    /// Another holdfast binary, for the target holdfast-other
+    #[arg(long, value_name = "FILE")]
+    pub other: Option<PathBuf>,
     /// The holdfast binary [default: HOLDFAST_BIN, or beside this program]
     #[arg(long, value_name = "FILE")]
     pub holdfast: Option<PathBuf>,
@@ -93,7 +99,9 @@ pub fn run(options: &CompareOptions, progress: &mut dyn FnMut(&Sample)) -> Resul
     let needs_holdfast = options.targets.iter().any(|target| target.is_holdfast());
     let holdfast = if needs_holdfast { Some(peers::binary(options.holdfast.as_deref())?) } else { None };
     let machine = Machine::here(holdfast.as_deref());
-    let mut rig = Rig::start(dir.path(), options.size_bytes, &options.targets, holdfast.as_ref())?;
+    let binaries = Binaries { own: holdfast, other: options.other.clone() };
+    let (storage, size_bytes) = (options.storage, options.size_bytes);
+    let mut rig = Rig::start(dir.path(), storage, size_bytes, &options.targets, &binaries)?;
     let mut samples = Vec::new();
     for round in 0..options.rounds {
         for workload in &options.workloads {

@@ -27,8 +27,21 @@ pub enum Target {
     /// Holdfast with one path.
     #[value(name = "holdfast-1path")]
     HoldfastOnePath,
+    /// Another build of Holdfast with two paths (`--other`): what a change costs.
+    HoldfastOther,
+    /// Holdfast with two paths that retains no acknowledged writes.
+    HoldfastBare,
     /// qemu-nbd as a relay.
     QemuNbd,
+}
+
+/// What stands behind all targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Storage {
+    /// nbdkit's memory plugin.
+    Memory,
+    /// nbdkit's file plugin on a file in the temporary directory.
+    File,
 }
 
 impl Target {
@@ -40,13 +53,15 @@ impl Target {
             Self::NbdkitNbd => "nbdkit-nbd",
             Self::Holdfast => "holdfast",
             Self::HoldfastOnePath => "holdfast-1path",
+            Self::HoldfastOther => "holdfast-other",
+            Self::HoldfastBare => "holdfast-bare",
             Self::QemuNbd => "qemu-nbd",
         }
     }
 
     /// Whether the product's binary is needed.
     pub fn is_holdfast(self) -> bool {
-        matches!(self, Self::Holdfast | Self::HoldfastOnePath)
+        matches!(self, Self::Holdfast | Self::HoldfastOnePath | Self::HoldfastBare)
     }
 }
 
@@ -83,33 +98,52 @@ impl Rig {
     /// Starts storage with `size_bytes` of random content, then the targets.
     pub(super) fn start(
         dir: &Path,
+        storage: Storage,
         size_bytes: u64,
         targets: &[Target],
-        holdfast: Option<&PathBuf>,
+        binaries: &Binaries,
     ) -> Result<Self, PeerError> {
-        let storage = peers::memory(dir, size_bytes)?;
+        let storage = match storage {
+            Storage::Memory => peers::memory(dir, size_bytes)?,
+            Storage::File => peers::file(dir, size_bytes)?,
+        };
         fill(&storage.uri(), size_bytes)?;
-        let start = |target: &Target| start_target(*target, dir, &storage, holdfast);
+        let start = |target: &Target| start_target(*target, dir, &storage, binaries);
         let targets = targets.iter().map(start).collect::<Result<Vec<Running>, PeerError>>()?;
         Ok(Self { targets, storage })
     }
+}
+
+/// Builds of the product.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Binaries {
+    pub(super) own: Option<PathBuf>,
+    pub(super) other: Option<PathBuf>,
 }
 
 fn start_target(
     target: Target,
     dir: &Path,
     storage: &Listener,
-    holdfast: Option<&PathBuf>,
+    binaries: &Binaries,
 ) -> Result<Running, PeerError> {
-    let paths = if target == Target::Holdfast { 2 } else { 1 };
+    let paths = if target == Target::HoldfastOnePath { 1 } else { 2 };
     let relay = match target {
         Target::Direct => return Ok(Running { target, uri: storage.uri(), proxy: None }),
         Target::Haproxy => peers::haproxy(dir, storage.port)?,
         Target::NbdkitNbd => peers::nbdkit_relay(dir, storage.port)?,
         Target::QemuNbd => peers::qemu_relay(dir, storage.port)?,
-        Target::Holdfast | Target::HoldfastOnePath => {
-            let binary = peers::binary(holdfast.map(PathBuf::as_path))?;
-            let device = Device { name: "vol0".to_owned(), paths: vec![storage.uri(); paths] };
+        Target::Holdfast | Target::HoldfastOnePath | Target::HoldfastBare | Target::HoldfastOther => {
+            let binary = match (target, &binaries.other) {
+                (Target::HoldfastOther, Some(other)) => peers::binary(Some(other))?,
+                (Target::HoldfastOther, None) => {
+                    return Err(PeerError::new("holdfast-other needs --other FILE".to_owned()));
+                }
+                _ => peers::binary(binaries.own.as_deref())?,
+            };
+            let retention = (target == Target::HoldfastBare).then(|| "retention = \"0B\"".to_owned());
+            let keys = retention.into_iter().collect();
+            let device = Device { name: "vol0".to_owned(), keys, paths: vec![storage.uri(); paths] };
             let mut node = Holdfast::start(target.name(), dir, &binary, &[device])?;
             node.await_all_up()?;
             let uri = node.uri("vol0");

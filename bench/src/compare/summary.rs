@@ -161,6 +161,15 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
         let latency = against(workload, haproxy, p50);
         judge(format!("{workload}: median latency < HAProxy's"), latency, |ratio| ratio < 1.0);
     }
+    for base in [Target::HoldfastOther.name(), Target::HoldfastBare.name()] {
+        let mut seen: Vec<&str> = samples.iter().map(|sample| sample.workload.as_str()).collect();
+        seen.dedup();
+        seen.sort_unstable();
+        seen.dedup();
+        for workload in seen {
+            judge(format!("{workload}: IOPS >= 0.97 x {base}"), against(workload, base, iops), |r| r >= 0.97);
+        }
+    }
     goals
 }
 

@@ -55,7 +55,7 @@ impl Rig {
         let relay = if fault == Fault::Reset { Some(Relay::start(servers[0].port)?) } else { None };
         let first_port = relay.as_ref().map_or(servers[0].port, Relay::port);
         let paths = [first_port, servers[1].port].map(|port| peers::uri_of(port, "")).to_vec();
-        let device = Device { name: "vol0".to_owned(), paths };
+        let device = Device { name: "vol0".to_owned(), keys: Vec::new(), paths };
         let mut node = Holdfast::start("holdfast", dir, binary, &[device])?;
         node.await_all_up()?;
         Ok(Self { node, relay, servers })

@@ -20,6 +20,8 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Device {
     /// Export name.
     pub name: String,
+    /// Lines of its configuration beside the defaults.
+    pub keys: Vec<String>,
     /// URIs; the paths are named `p0`, `p1` and so on.
     pub paths: Vec<String>,
 }
@@ -146,6 +148,9 @@ fn configuration(state_dir: &Path, nbd_port: u16, api_port: u16, devices: &[Devi
     for device in devices {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n[[device]]\nname = \"{}\"\n", device.name);
+        for key in &device.keys {
+            let _ = writeln!(text, "{key}");
+        }
         for (index, uri) in device.paths.iter().enumerate() {
             let _ = write!(text, "\n[[device.path]]\nname = \"p{index}\"\nuri = \"{uri}\"\n");
         }

@@ -76,6 +76,18 @@ pub fn memory(dir: &Path, size_bytes: u64) -> Result<Listener, PeerError> {
     nbdkit("storage", dir, &["memory".to_owned(), size_bytes.to_string()])
 }
 
+/// nbdkit's file plugin on a new file in `dir`.
+///
+/// # Errors
+///
+/// The file cannot be made, or it does not start.
+pub fn file(dir: &Path, size_bytes: u64) -> Result<Listener, PeerError> {
+    let image = dir.join("image");
+    let made = fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
+    made.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
+    nbdkit("storage", dir, &["file".to_owned(), image.display().to_string()])
+}
+
 /// nbdkit's nbd plugin in front of a port.
 ///
 /// # Errors
