@@ -91,6 +91,21 @@ pub fn try_lock(file: &File, start: u64, len: u64) -> io::Result<bool> {
     }
 }
 
+/// Waits for the write lock on a range of bytes, for as long as another open file has it.
+///
+/// # Errors
+///
+/// The system's.
+pub fn lock(file: &File, start: u64, len: u64) -> io::Result<()> {
+    loop {
+        match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLKW(&region(libc::F_WRLCK, start, len))) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Gives it up.
 ///
 /// # Errors

@@ -2,9 +2,9 @@
 //! Claims on their way through the owner of a device.
 //!
 //! ```text
-//! Asked --register refuses, or cannot be used--> refused
-//!   \---granted--> Waiting --what it ends is over--> admitted
-//!                     \-----drain_max-------------> refused; the raise stays
+//! Queued -> Asked --register refuses, or cannot be used--> refused
+//!             \---granted--> Waiting --what it ends is over--> admitted
+//! any --drain_max--> refused; what was raised stays
 //! ```
 //!
 //! An admission is a promise about others, not about the one who gets it: until its session begins it may be
@@ -66,9 +66,21 @@ impl Reactor {
         guard.claims_made += 1;
         let number = guard.claims_made;
         let deadline = now + guard.gate.fence.drain_max;
-        guard.claims.push(Claiming { number, from, wish: wish.clone(), deadline, granted: None });
-        let task = Task::Claim { gate: guard.gate.clone(), wish: Box::new(wish) };
-        self.jobs.start(Job { lane: key, cookie: number, wanted: Arc::new(true.into()), task });
+        guard.claims.push(Claiming { number, from, wish, deadline, granted: None });
+        self.timers.set(deadline, Due::Gate(key));
+        self.gate_ask(key);
+    }
+
+    /// Lets the register judge the next claim.
+    fn gate_ask(&mut self, device: Key) {
+        let Some(guard) = self.devices.get_mut(device).and_then(|device| device.guard.as_mut()) else {
+            return;
+        };
+        let next = guard.claims.iter().find(|claim| claim.granted.is_none());
+        let Some(Claiming { number, wish, .. }) = next.filter(|_| guard.asking.is_none()) else { return };
+        guard.asking = Some(*number);
+        let task = Task::Claim { gate: guard.gate.clone(), wish: Box::new(wish.clone()) };
+        self.jobs.start(Job { lane: device, cookie: *number, wanted: Arc::new(true.into()), task });
     }
 
     /// What only the sessions that are here can tell.
@@ -89,8 +101,14 @@ impl Reactor {
         number: u64,
         outcome: io::Result<Result<Granted, Refusal>>,
     ) {
+        self.gate_take(device_key, number, outcome);
+        self.gate_ask(device_key);
+    }
+
+    fn gate_take(&mut self, device_key: Key, number: u64, outcome: io::Result<Result<Granted, Refusal>>) {
         let Some(device) = self.devices.get_mut(device_key) else { return };
         let Some(guard) = device.guard.as_mut() else { return };
+        guard.asking = None;
         let Some(at) = guard.claims.iter().position(|claim| claim.number == number) else { return };
         let refused = match outcome {
             Ok(Ok(granted)) => {
@@ -109,43 +127,65 @@ impl Reactor {
                 format!("the gate's register cannot be used: {error}")
             }
         };
-        let from = guard.claims.swap_remove(at).from;
+        let from = guard.claims.remove(at).from;
         self.gate_answer(from, Err(ClaimRefused::Policy(refused)));
     }
 
     /// Looks whether claims that wait may be answered.
     pub(crate) fn gate_look(&mut self, device_key: Key) {
         let now = self.clock.now();
-        let mut at = 0;
+        let (mut at, mut poll) = (0, false);
         while let Some(device) = self.devices.get(device_key) {
             let Some(guard) = device.guard.as_ref() else { return };
-            let Some(claim) = guard.claims.get(at) else { return };
+            let Some(claim) = guard.claims.get(at) else { break };
+            let over = now >= claim.deadline;
             let Some(granted) = claim.granted else {
-                at += 1;
+                if over {
+                    let text = "another gate process has been changing the register for all of drain_max";
+                    self.gate_answer_at(device_key, at, Err(ClaimRefused::Policy(text.into())));
+                } else {
+                    at += 1;
+                }
                 continue;
             };
             let here = self.sessions_in_the_way(&device.sessions, claim.wish.kill);
             let elsewhere = others_in_the_way(&guard.gate, granted.generation);
             let answer = if here == 0 && elsewhere == 0 {
                 Ok(granted)
-            } else if now >= claim.deadline {
+            } else if over {
                 Err(ClaimRefused::Policy(format!(
                     "sessions that this claim ends still have requests in execution ({here} sessions here, \
                      {elsewhere} other gate processes) after drain_max; what was raised stays, try again"
                 )))
             } else {
-                let again = if elsewhere > 0 { now + OTHERS_POLL } else { claim.deadline };
-                self.timers.set(again.min(claim.deadline), Due::Gate(device_key));
+                poll |= elsewhere > 0;
                 at += 1;
                 continue;
             };
-            let Some(guard) = self.devices.get_mut(device_key).and_then(|device| device.guard.as_mut())
-            else {
-                return;
-            };
-            let from = guard.claims.remove(at).from;
-            self.gate_answer(from, answer);
+            self.gate_answer_at(device_key, at, answer);
         }
+        self.gate_look_again(device_key, poll);
+    }
+
+    /// Nothing announces what other processes do: looks again soon, if that is what is waited for. At most one
+    /// such timer is set.
+    fn gate_look_again(&mut self, device: Key, poll: bool) {
+        let now = self.clock.now();
+        let Some(guard) = self.devices.get_mut(device).and_then(|device| device.guard.as_mut()) else {
+            return;
+        };
+        if poll && guard.look_at.is_none_or(|at| at <= now) {
+            guard.look_at = Some(now + OTHERS_POLL);
+            self.timers.set(now + OTHERS_POLL, Due::Gate(device));
+        }
+    }
+
+    fn gate_answer_at(&mut self, device: Key, at: usize, answer: Result<Granted, ClaimRefused>) {
+        let Some(guard) = self.devices.get_mut(device).and_then(|device| device.guard.as_mut()) else {
+            return;
+        };
+        let from = guard.claims.remove(at).from;
+        self.gate_answer(from, answer);
     }
 
     fn sessions_in_the_way(&self, sessions: &[Key], kill: Option<u128>) -> usize {

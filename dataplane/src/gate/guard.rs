@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use program::Nanos;
+
 use crate::gate::Gate;
 use crate::gate::claims::Claiming;
 
@@ -21,12 +23,27 @@ pub(crate) struct Guard {
     pub(crate) ended: u32,
     pub(crate) claims: Vec<Claiming>,
     pub(crate) claims_made: u64,
+    /// The claim the register is judging now, by its number. One at a time: a wait for another process must
+    /// not take all helper threads.
+    pub(crate) asking: Option<u64>,
+    /// When the timer is set that looks at other processes.
+    pub(crate) look_at: Option<Nanos>,
 }
 
 impl Guard {
     pub(crate) fn new(gate: Arc<Gate>) -> Self {
         let seen = gate.register.live.generation();
-        Self { gate, seen, total: 0, started: VecDeque::new(), ended: 0, claims: Vec::new(), claims_made: 0 }
+        Self {
+            gate,
+            seen,
+            total: 0,
+            started: VecDeque::new(),
+            ended: 0,
+            claims: Vec::new(),
+            claims_made: 0,
+            asking: None,
+            look_at: None,
+        }
     }
 
     /// Counts one more request in execution: the generation it runs under. `None`: there was a raise or a

@@ -18,11 +18,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use policies::fence::{self, Ask, Ended, Grant, Refusal, Standing, Writers};
 use program::{CacheLife, FenceProgram, RegisterPlace};
-use ring::shared::{is_locked, try_lock, unlock};
+use ring::shared::{is_locked, lock, try_lock, unlock};
 
 use crate::gate::live::{LIVE_BYTES, Live, PROCESSES_MAX, SlotWord};
 use crate::gate::record::{PAGE_BYTES, Record, Unusable};
@@ -31,12 +30,6 @@ const LIVE_AT: u64 = 2 * PAGE_BYTES as u64;
 const FILE_BYTES: u64 = LIVE_AT + LIVE_BYTES as u64;
 const LOCK_CHANGE: u64 = 1 << 40;
 const LOCK_SLOTS: u64 = LOCK_CHANGE + 1;
-
-/// Longest wait for another process that is changing the register. It takes a few syncs; only a stopped one
-/// takes longer.
-const CHANGE_WAIT: Duration = Duration::from_secs(3);
-/// Between two looks at a lock that another process has. Locks of other processes cannot be awaited with a bound.
-const CHANGE_POLL: Duration = Duration::from_millis(2);
 
 /// What a claim asks of the register.
 #[derive(Clone, Debug)]
@@ -350,17 +343,12 @@ fn boot_id() -> io::Result<u128> {
     u128::from_str_radix(&digits, 16).map_err(|_| invalid("the kernel's boot id is no UUID"))
 }
 
-/// The right to change the register, with a bound.
+/// The right to change the register. Another process has it for a few syncs, or until it is continued if it was
+/// stopped just then; its death ends it.
 fn lock_change(file: &File) -> io::Result<()> {
-    let until = Instant::now() + CHANGE_WAIT;
-    while !try_lock(file, LOCK_CHANGE, 1)? {
-        if Instant::now() >= until {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "another gate process has been changing the register for 3 s; is it stopped?",
-            ));
-        }
-        std::thread::sleep(CHANGE_POLL);
+    if !try_lock(file, LOCK_CHANGE, 1)? {
+        crate::log::info!("gate", "waiting for another gate process that is changing the register");
+        lock(file, LOCK_CHANGE, 1)?;
     }
     Ok(())
 }
