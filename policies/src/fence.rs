@@ -70,6 +70,13 @@ pub enum Standing {
     Remote,
 }
 
+impl Standing {
+    /// Whether the ask is heard at all.
+    pub fn is_trusted(self) -> bool {
+        matches!(self, Self::Authenticated | Self::Local)
+    }
+}
+
 /// What a claim asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ask<'a> {
@@ -144,7 +151,7 @@ pub fn admit(
     ask: &Ask<'_>,
     standing: Standing,
 ) -> Result<Grant, Refusal> {
-    if !matches!(standing, Standing::Authenticated | Standing::Local) {
+    if !standing.is_trusted() {
         return Err(Refusal::Standing(standing));
     }
     let highest = register.members.iter().map(|member| member.floor).max().unwrap_or(0).max(register.epoch);

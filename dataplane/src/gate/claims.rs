@@ -83,8 +83,11 @@ impl Reactor {
         self.jobs.start(Job { lane: device, cookie: *number, wanted: Arc::new(true.into()), task });
     }
 
-    /// What only the sessions that are here can tell.
+    /// What only the sessions that are here can tell; strangers are told nothing of them.
     fn known_conflict(&self, device: Key, wish: &Wish) -> Option<Refusal> {
+        if !wish.standing.is_trusted() {
+            return None;
+        }
         let sessions = &self.devices.get(device)?.sessions;
         let claims = || sessions.iter().filter_map(|key| self.sessions.get(*key)?.claim.as_ref());
         if claims().any(|claim| claim.session == wish.session) {

@@ -369,3 +369,6 @@ fn take_slot(file: &File, exclusive: bool) -> io::Result<usize> {
     }
     Err(busy("too many gate processes serve this volume, or one has it to itself"))
 }
+
+#[cfg(test)]
+mod tests;
