@@ -16,6 +16,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+mod gate_key;
 pub mod limits;
 pub mod log;
 mod node_thread;
@@ -23,5 +24,6 @@ mod plane;
 pub mod services;
 pub mod state;
 
+pub use gate_key::read_gate_key;
 pub use node_thread::{ControlPlane, Startup};
 pub use plane::{CommandFailed, DataPlane};

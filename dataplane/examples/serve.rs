@@ -70,6 +70,8 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         identity: None,
         recorded: None,
         unclean: false,
+        epoch: 0,
+        fence: None,
         paths,
     }
 }
@@ -94,6 +96,8 @@ fn main() {
             memory_bytes: 512 << 20,
             max_sessions: 4096,
             handshake_timeout: 10 * SECOND,
+            member: "m1".to_owned(),
+            gate_key: None,
         },
         listeners: listen.split(',').map(listener).collect(),
         devices: vec![device(paths)],

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One device on its reactor: the engine, and what the driver keeps beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use engine::{Engine, LaneId};
 use program::{DeviceProgram, Nanos, PathProgram};
 use ring::file::Memory;
 
+use crate::gate::guard::Guard;
+use crate::limits::GATE_SESSIONS_MAX;
 use crate::slab::Key;
 
 /// A lane as its engine names it.
@@ -24,6 +26,10 @@ pub(crate) struct Device {
     /// By lane slot.
     lanes: Vec<Option<Bound>>,
     pub(crate) sessions: Vec<Key>,
+    /// The fence, at a gate.
+    pub(crate) guard: Option<Guard>,
+    /// Session ids claimed at gates, by lane, the newest last: a lane can be named in a kill after it is gone.
+    gate_sessions: VecDeque<(LaneId, u128)>,
     /// Memory targets by path name.
     pub(crate) memory: BTreeMap<String, Memory>,
     /// No longer in the program; goes when its sessions and lanes are gone.
@@ -36,6 +42,15 @@ pub(crate) struct Device {
     pub(crate) timer_at: Option<Nanos>,
 }
 
+impl Drop for Device {
+    fn drop(&mut self) {
+        // In doubt or in execution at the end: whoever has the register next must know.
+        if let Some(guard) = self.guard.as_ref().filter(|_| self.engine.is_idle()) {
+            guard.gate.register.leave_clean();
+        }
+    }
+}
+
 impl Device {
     pub(crate) fn new(program: DeviceProgram, engine: Engine) -> Self {
         Self {
@@ -43,6 +58,8 @@ impl Device {
             engine,
             lanes: Vec::new(),
             sessions: Vec::new(),
+            guard: None,
+            gate_sessions: VecDeque::new(),
             memory: BTreeMap::new(),
             removed: false,
             touched: false,
@@ -75,6 +92,19 @@ impl Device {
     pub(crate) fn path_of(&self, id: LaneId) -> Option<&PathProgram> {
         let bound = self.lanes.get(usize::from(id.slot))?.as_ref()?;
         self.program.paths.iter().find(|path| path.name == bound.path)
+    }
+
+    /// A lane claims at a gate under this session id.
+    pub(crate) fn note_gate_session(&mut self, id: LaneId, session: u128) {
+        if self.gate_sessions.len() == GATE_SESSIONS_MAX {
+            self.gate_sessions.pop_front();
+        }
+        self.gate_sessions.push_back((id, session));
+    }
+
+    /// The session id a lane claimed under, also after it is gone.
+    pub(crate) fn gate_session(&self, id: LaneId) -> Option<u128> {
+        self.gate_sessions.iter().rev().find(|(lane, _)| *lane == id).map(|(_, session)| *session)
     }
 
     pub(crate) fn has_lanes(&self) -> bool {

@@ -5,17 +5,21 @@
 //! never on the path of a request, so one lock serves all reactors.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use program::{Exports, Geometry, Program};
 
+use crate::gate::Gate;
+
 /// One export.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Export {
     /// Index of the reactor that owns the device.
     pub(crate) reactor: usize,
     /// `None` until a path told it.
     pub(crate) geometry: Option<Geometry>,
+    /// The fence in front of it.
+    pub(crate) gate: Option<Arc<Gate>>,
     /// Visible on listeners that show the public devices.
     public: bool,
 }
@@ -37,8 +41,8 @@ impl Directory {
     }
 
     /// Takes over the devices of a program: those that stay keep their owner and
-    /// geometry, new ones go to the reactor with the fewest devices.
-    pub(crate) fn apply(&self, program: &Program, reactors: usize) {
+    /// geometry and gate, new ones go to the reactor with the fewest devices.
+    pub(crate) fn apply(&self, program: &Program, reactors: usize, gates: &BTreeMap<String, Arc<Gate>>) {
         let hidden = hidden_names(program);
         let mut exports = self.write();
         exports.retain(|name, _| program.devices.iter().any(|device| device.name == *name));
@@ -54,7 +58,8 @@ impl Directory {
             }
             let reactor = (0..reactors).min_by_key(|index| load[*index]).unwrap_or(0);
             load[reactor] += 1;
-            exports.insert(device.name.clone(), Export { reactor, geometry: None, public });
+            let gate = gates.get(&device.name).cloned();
+            exports.insert(device.name.clone(), Export { reactor, geometry: None, gate, public });
         }
     }
 
@@ -68,6 +73,10 @@ impl Directory {
     /// Visible on listeners that show the public devices.
     pub(crate) fn is_public(&self, name: &str) -> bool {
         self.read().get(name).is_none_or(|export| export.public)
+    }
+
+    pub(crate) fn gate(&self, name: &str) -> Option<Arc<Gate>> {
+        self.read().get(name)?.gate.clone()
     }
 
     pub(crate) fn owner(&self, name: &str) -> Option<usize> {

@@ -13,8 +13,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use policies::fence::Refusal;
 use ring::file::{self, Extent, Storage};
 
+use crate::gate::Gate;
+use crate::gate::register::{Granted, Wish};
 use crate::limits::{JOB_THREADS_MAX, LOCAL_EXTENTS_MAX};
 use crate::mailbox::{Mail, Mailbox};
 use crate::slab::Key;
@@ -25,6 +28,8 @@ pub(crate) enum Task {
     Resolve { host: String, port: u16 },
     /// A file or block device.
     Open { path: String, create_bytes: Option<u64> },
+    /// A claim at a gate; the lane is the device then.
+    Claim { gate: Arc<Gate>, wish: Box<Wish> },
     /// Data and holes of a range.
     Extents { fd: OwnedFd, offset: u64, len: u64 },
 }
@@ -34,6 +39,7 @@ pub(crate) enum Outcome {
     Addresses(io::Result<Vec<SocketAddr>>),
     Storage(io::Result<Storage>),
     Extents(io::Result<Vec<Extent>>),
+    Claim(io::Result<Result<Granted, Refusal>>),
 }
 
 /// A finished task, for the lane that asked.
@@ -140,6 +146,7 @@ fn run(task: Task) -> Outcome {
             Outcome::Addresses((host.as_str(), port).to_socket_addrs().map(Iterator::collect))
         }
         Task::Open { path, create_bytes } => Outcome::Storage(file::open(Path::new(&path), create_bytes)),
+        Task::Claim { gate, wish } => Outcome::Claim(gate.register.claim(&wish)),
         Task::Extents { fd, offset, len } => {
             Outcome::Extents(file::extents(fd, offset, len, LOCAL_EXTENTS_MAX))
         }

@@ -11,9 +11,10 @@
 //! lane/      connections to storage, local storage    (requests out, replies in)
 //! outbox     gathered sends      budget   what may be accepted
 //! directory  who owns what       mailbox  between threads
+//! gate/      the fence in front of a device, its register
 //! ```
 //!
-//! There is no lock and no atomic on the path of a request, and in the steady state no
+//! There is no lock and no atomic on the path of a request (but one of a write at a gate), and in the steady state no
 //! allocation.
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod budget;
 mod clock;
 mod device;
 mod directory;
+mod gate;
 mod host;
 mod jobs;
 mod lane;
@@ -39,6 +41,7 @@ mod start;
 mod timers;
 mod tokens;
 
+pub use gate::reset_epoch;
 pub use plane::DataPlane;
 pub use reports::ReportSink;
 pub use start::{CommandError, ListenError, StartError};

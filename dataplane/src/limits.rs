@@ -65,6 +65,9 @@ pub(crate) const PAUSE_MIN: Nanos = 50 * MILLISECOND;
 /// TCP_USER_TIMEOUT of lanes in use, in milliseconds (design section 4).
 pub(crate) const LANE_USER_TIMEOUT_MS: u32 = 2000;
 
+/// Session ids claimed at gates that a device remembers.
+pub(crate) const GATE_SESSIONS_MAX: usize = 4096;
+
 /// Time between looks at stalled sessions and idle memory.
 pub(crate) const SWEEP: Nanos = SECOND;
 /// Time between looks at idle memory.

@@ -13,13 +13,18 @@ use crossbeam::queue::SegQueue;
 use program::{DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program};
 use ring::wake::Waker;
 
+use crate::gate::register::Granted;
+use crate::gate::{ClaimMail, ClaimRefused, Claimed};
 use crate::jobs::Done;
+use crate::slab::Key;
 
 /// A connection whose handshake is over, on its way to the owner of its device.
 pub(crate) struct NewSession {
     pub(crate) fd: OwnedFd,
     pub(crate) peer: String,
     pub(crate) session: Box<nbd::server::Session>,
+    /// What it was admitted with, at a gate.
+    pub(crate) claim: Option<Claimed>,
     /// Bytes the host sent behind its handshake.
     pub(crate) rest: Vec<u8>,
     /// Counts it against `max_sessions` until it ends.
@@ -30,6 +35,10 @@ pub(crate) struct NewSession {
 pub(crate) enum Mail {
     /// Serve it.
     Session(Box<NewSession>),
+    /// A claim at the gate of a device of yours.
+    Claim(Box<ClaimMail>),
+    /// What became of the claim of a handshake of yours.
+    Claimed(Key, Result<Granted, ClaimRefused>),
     /// Run this program from now on. Reactor 0 also gets the sockets of new listeners.
     Apply(Arc<Program>, Vec<(Listener, OwnedFd)>),
     /// An operator's command.

@@ -5,6 +5,7 @@
 //! gave them; the reactors get only what they can do. A panic on a reactor ends the
 //! process: an invariant is broken there, and going on could lose data.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +14,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 use program::{
-    ControlCommand, DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program, SocketAddress,
+    ControlCommand, DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program, RegisterPlace,
+    SocketAddress,
 };
 use ring::{RingError, listen};
 
 use crate::directory::Directory;
+use crate::gate::Gate;
 use crate::limits::{PIN_CPUS_MIN, REACTOR_MEMORY_MIN};
 use crate::mailbox::{Mail, Mailbox};
 use crate::node::Node;
 use crate::reactor::Reactor;
 use crate::reports::{ReportSink, Reports};
-use crate::start::{CommandError, ListenError, StartError};
+use crate::start::{CommandError, GateError, ListenError, StartError};
 
 /// What the last command left.
 struct Control {
@@ -56,7 +59,8 @@ impl DataPlane {
         let addresses = sockets.iter().map(|(listener, fd)| address_of(listener, fd)).collect();
         let reactors = program.node.reactors;
         let directory = Directory::default();
-        directory.apply(&program, reactors);
+        let gates = open_gates(&program, &directory).map_err(StartError::Gate)?;
+        directory.apply(&program, reactors, &gates);
         let mailboxes: Result<Vec<_>, _> = (0..reactors).map(|_| Mailbox::new().map(Arc::new)).collect();
         let (reports, reporter) = Reports::start(reports).map_err(StartError::System)?;
         let node = Arc::new(Node::new(directory, mailboxes.map_err(StartError::System)?, reports));
@@ -111,7 +115,8 @@ impl DataPlane {
             .cloned()
             .collect();
         let sockets = bind_all(&new).map_err(CommandError::Listen)?;
-        self.node.directory.apply(&program, program.node.reactors);
+        let gates = open_gates(&program, &self.node.directory).map_err(CommandError::Gate)?;
+        self.node.directory.apply(&program, program.node.reactors, &gates);
         send_program(&self.node, &program, sockets);
         control.program = program;
         Ok(())
@@ -258,6 +263,34 @@ fn spawn_reactors(node: &Arc<Node>, program: &Arc<Program>) -> Result<Vec<JoinHa
         ready.map_err(StartError::Ring)?;
     }
     Ok(threads)
+}
+
+/// The registers of devices that are new; those that run keep theirs.
+fn open_gates(program: &Program, directory: &Directory) -> Result<BTreeMap<String, Arc<Gate>>, GateError> {
+    let mut gates = BTreeMap::new();
+    for device in &program.devices {
+        let Some(fence) = device.fence.as_ref().filter(|_| directory.owner(&device.name).is_none()) else {
+            continue;
+        };
+        let gate = Gate::open(fence).map_err(|source| GateError {
+            device: device.name.clone(),
+            register: match &fence.register {
+                RegisterPlace::Shared(path) | RegisterPlace::Exclusive(path) => path.clone(),
+                RegisterPlace::Memory => "(memory)".to_owned(),
+            },
+            source,
+        })?;
+        if gate.register.unclean {
+            crate::log::warning!(
+                "gate",
+                "{}: the gate before this one ended without an end of its own; what it had sent to the NBD server may \
+                 still be carried out",
+                device.name
+            );
+        }
+        gates.insert(device.name.clone(), gate);
+    }
+    Ok(gates)
 }
 
 fn reactor_main(

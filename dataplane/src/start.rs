@@ -18,6 +18,17 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+/// A gate's register that cannot be had.
+#[derive(Debug)]
+pub struct GateError {
+    /// Export name.
+    pub device: String,
+    /// File.
+    pub register: String,
+    /// Why.
+    pub source: io::Error,
+}
+
 /// The data plane cannot start.
 #[derive(Debug)]
 pub enum StartError {
@@ -34,6 +45,8 @@ pub enum StartError {
     },
     /// No reactor is asked for.
     NoReactors,
+    /// An epoch register cannot be used.
+    Gate(GateError),
     /// A thread or a descriptor cannot be had.
     System(io::Error),
 }
@@ -52,6 +65,8 @@ pub enum CommandError {
     },
     /// The new listeners cannot be had; the old program goes on.
     Listen(Vec<ListenError>),
+    /// An epoch register cannot be used; the old program goes on.
+    Gate(GateError),
     /// The number of reactors cannot be changed while running; the old program goes on.
     ReactorsChanged,
     /// The new memory is too small; the old program goes on.
@@ -81,6 +96,13 @@ impl fmt::Display for ListenError {
     }
 }
 
+impl fmt::Display for GateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, register, source } = self;
+        write!(f, "cannot gate {device}: its epoch register {register} cannot be used: {source}")
+    }
+}
+
 fn write_all(f: &mut fmt::Formatter<'_>, errors: &[ListenError]) -> fmt::Result {
     for (index, error) in errors.iter().enumerate() {
         let separator = if index > 0 { "\n" } else { "" };
@@ -106,6 +128,7 @@ impl fmt::Display for StartError {
             Self::Ring(error) => write!(f, "{error}"),
             Self::Memory { memory_bytes, needed_bytes } => write_memory(f, *memory_bytes, *needed_bytes),
             Self::NoReactors => f.write_str("at least one reactor is needed"),
+            Self::Gate(error) => write!(f, "{error}"),
             Self::System(error) => write!(f, "the system refuses a thread or a descriptor: {error}"),
         }
     }
@@ -117,6 +140,7 @@ impl fmt::Display for CommandError {
             Self::UnknownDevice(device) => write!(f, "there is no device {device}"),
             Self::UnknownPath { device, path } => write!(f, "device {device} has no path {path}"),
             Self::Listen(errors) => write_all(f, errors),
+            Self::Gate(error) => write!(f, "{error}"),
             Self::ReactorsChanged => f.write_str("the number of reactors can only be changed by a restart"),
             Self::Memory { memory_bytes, needed_bytes } => write_memory(f, *memory_bytes, *needed_bytes),
         }

@@ -24,6 +24,8 @@ pub(crate) enum Due {
     Linger(Key),
     /// A lane's connect, handshake or DISC has had its time.
     Lane(Key),
+    /// Claims at a device's gate wait.
+    Gate(Key),
     /// A listener may accept again.
     Accept(Key),
     /// Look at stalled sessions.

@@ -15,6 +15,7 @@ use nbd::client::{
     ChunkHeader, ClientConfig, PlainReply, ReadAssembly, ReadPiece, ReplyHeader, ReplyViolation,
     StatusAssembly,
 };
+use nbd::gate::{Admission, Identity, SignedClaim, is_valid_member};
 use nbd::server::{
     AcceptedRequest, ExportInfo, ExportLimits, REPLY_HEADER_MAX, ReplyEncoder, ServerConfig, SessionMode,
     StatusReply, Verdict, check_request, encode_status,
@@ -195,6 +196,7 @@ pub fn client(data: &[u8]) -> bool {
         extended: wish & 2 != 0,
         base_allocation: wish & 4 != 0,
         list_contexts: (wish & 8 != 0).then(|| "x-holdfast:".into()),
+        choose_export: wish & 16 != 0,
         ..ClientConfig::new("vol0")
     };
     let mut whole = ClientEnd::new(config.clone());
@@ -439,6 +441,7 @@ pub fn pair(data: &[u8]) -> bool {
         extended: wish & 2 != 0,
         base_allocation: wish & 4 != 0,
         list_contexts: (wish & 8 != 0).then(|| "x-holdfast:".into()),
+        choose_export: wish & 16 != 0,
         ..ClientConfig::new(if wish & 16 != 0 { "nowhere" } else { "vol0" })
     };
     let server_config =
@@ -479,6 +482,30 @@ pub fn uri(data: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// An export name, a context name or a description, as a peer may send them around a gate. True when it is a
+/// lawful claim, identity or admission; each has one text only.
+pub fn gate(data: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(data) else { return false };
+    let mut lawful = false;
+    if let Ok(SignedClaim { claim, mac }) = SignedClaim::parse(text) {
+        assert_eq!(claim.to_name(mac.as_ref()), text);
+        assert!(claim.epoch > 0 && claim.session != 0 && claim.kill != Some(claim.session));
+        assert!(is_valid_member(&claim.member) && !claim.volume.is_empty());
+        lawful = true;
+    }
+    if let Ok(identity) = Identity::parse(text) {
+        let written = identity.to_string();
+        assert!(text.starts_with(&written), "{text} was written as {written}");
+        assert_eq!(Identity::parse(&written), Ok(identity));
+        lawful = true;
+    }
+    if let Some((admission, mac)) = Admission::parse(text) {
+        assert_eq!(admission.to_text(mac.as_ref()), text);
+        lawful = true;
+    }
+    lawful
 }
 
 fn exports() -> Vec<ExportInfo> {

@@ -129,6 +129,10 @@ impl ClientEnd {
                     self.handshake.tls_started();
                     break;
                 }
+                client::Step::ChooseExport(listed) => {
+                    let name = if listed.is_empty() { "vol0" } else { "vol1" };
+                    self.handshake.choose_export(name, !listed.is_empty());
+                }
                 client::Step::Finished(negotiated) => self.end = Some(Ok(negotiated)),
                 client::Step::Failed(why) => self.end = Some(Err(why)),
             }

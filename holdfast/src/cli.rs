@@ -22,7 +22,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Report every mistake in a configuration file; touches nothing
     Check(CheckArgs),
-    /// Export files, block devices or memory: the storage end
+    /// Export files, block devices, memory or an NBD server behind a fence: the storage end
     Gate(GateArgs),
     /// Show devices and paths
     Status(StatusArgs),
@@ -69,21 +69,86 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct GateArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<GateCommand>,
     /// What to export
     ///
-    /// FILE is a file, a block device, or `memory:`.
+    /// FILE is a file, a block device, `memory:`, or the URI of an NBD server on this host
+    /// (nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH).
     /// With a size, a file that does not exist is created. May be repeated.
     #[arg(long, value_name = "NAME=FILE[,size=SIZE][,readonly]", required = true)]
     pub(crate) export: Vec<ExportArgument>,
     /// Where to listen: IP:PORT or unix:PATH; may be repeated [default: 127.0.0.1:10809]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<String>,
+    /// File with the key that claims must be made with: 64 hexadecimal digits, mode 600
+    ///
+    /// Without a key claims are taken over Unix sockets and loopback connections only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Let clients without a claim write
+    ///
+    /// Without this they can only read. With it, whoever reaches the address can write, and nothing ends what
+    /// such a client left behind: its late writes may land over newer data.
+    #[arg(long)]
+    pub(crate) allow_unfenced: bool,
+    /// Who may write an export at once
+    #[arg(long, value_name = "WRITERS", default_value = "one")]
+    pub(crate) writers: GateWriters,
+    /// Directory for the registers of epochs
+    ///
+    /// Default: beside a file, as FILE.holdfast-gate; /var/lib/holdfast/gate for block devices and NBD servers.
+    /// All gates of a volume on this host must use the same one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// How long a claim waits for the requests of sessions it ends; then it is refused
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) drain_max: u64,
+    /// A claimed session that sends nothing for so long is ended; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub(crate) idle_limit: u64,
     /// I/O threads [default: one for each core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) reactors: Option<u16>,
     #[command(flatten)]
     pub(crate) drain: DrainArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GateWriters {
+    /// The member with the highest epoch
+    One,
+    /// Several members, each until it is fenced
+    Many,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GateCommand {
+    /// Set the epoch of an export back and forget its members
+    ///
+    /// The way out when a member lost its state and counts from 1 again. Be sure that nobody who held the
+    /// volume can still write: what the register forgets, it no longer keeps out.
+    ResetEpoch(ResetEpochArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResetEpochArgs {
+    /// The export, as given to the gate
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) export: ExportArgument,
+    /// The directory given to the gate, if one was
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The epoch to set
+    #[arg(long, value_name = "EPOCH", default_value_t = 0)]
+    pub(crate) epoch: u64,
+    /// Also while a gate of the volume runs, and also if the register is damaged
+    ///
+    /// A running gate goes on with what it knows until its next claim.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args, Debug)]

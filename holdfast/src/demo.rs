@@ -14,8 +14,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use controlplane::config::{Config, Environment};
+use controlplane::services::give_epoch;
 use nbd::uri::{NbdUri, Transport, Uri};
-use program::{Exports, Listener, NoPath, Program, SocketAddress, Target};
+use program::{
+    CacheLife, Exports, FenceProgram, Listener, NoPath, Program, RegisterPlace, SECOND, SocketAddress,
+    Target, Writers,
+};
 
 use crate::failure::{Failure, Status};
 use crate::template;
@@ -64,9 +68,12 @@ fn build(dir: &str, named: bool) -> Demo {
     let config = template::config("(demo)", &text(dir, &socket("a"), &socket("b")), &environment);
     let mut program = config.program().clone();
     program.generation = 1;
+    // The register ends with the memory, so every run may begin with the same epoch.
+    give_epoch(&mut program, 1, None);
     let mut storage = template::device(STORAGE, "memory");
     storage.no_path = NoPath::Fail;
     storage.identity = Some(STORAGE.to_owned());
+    storage.fence = Some(fence());
     storage.paths[0].target = Target::Memory { size_bytes: STORAGE_BYTES };
     "memory:".clone_into(&mut storage.paths[0].uri);
     program.devices.push(storage);
@@ -76,6 +83,18 @@ fn build(dir: &str, named: bool) -> Demo {
     }
     let text = announcement(dir, named);
     Demo { config, program, text }
+}
+
+/// The storage is a gate for its two paths, whose sockets only this user can reach.
+fn fence() -> FenceProgram {
+    FenceProgram {
+        register: RegisterPlace::Memory,
+        writers: Writers::One,
+        allow_unfenced: false,
+        cache: CacheLife::Process,
+        drain_max: 5 * SECOND,
+        idle_limit: 60 * SECOND,
+    }
 }
 
 fn text(dir: &str, socket_a: &str, socket_b: &str) -> String {

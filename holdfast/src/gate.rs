@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `holdfast gate`: the storage end.
 //!
-//! Each export is a device with one local path, so the gate is the same data
-//! plane with another program. Defaults come from the configuration's key
-//! table; what differs is said here.
+//! Each export is a device with one path and a fence in front of it, so the
+//! gate is the same data plane with another program. Defaults come from the
+//! configuration's key table; what differs is said here. A read-only export has
+//! nothing to fence, and no register.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use controlplane::config::{Environment, parse_listen, parse_size};
 use nbd::uri::Uri;
-use program::{DeviceProgram, Exports, Listener, NoPath, Program, SocketAddress, Target};
+use program::{
+    CacheLife, DeviceProgram, Exports, FenceProgram, Listener, NoPath, Program, RegisterPlace, SECOND,
+    SocketAddress, Target, Writers,
+};
 
-use crate::cli::GateArgs;
+use crate::cli::{GateArgs, GateCommand, GateWriters, ResetEpochArgs};
 use crate::failure::{Failure, Status};
+use crate::output;
 use crate::run::{Plan, run};
+use crate::serve::gate_key;
 use crate::template;
 
 /// `NAME=FILE[,size=SIZE][,readonly]`.
@@ -29,8 +35,12 @@ pub(crate) struct ExportArgument {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Storage {
     File(PathBuf),
+    Nbd(String),
     Memory,
 }
+
+/// Where registers of what is not a file are kept.
+const STATE_DIR: &str = "/var/lib/holdfast/gate";
 
 impl FromStr for ExportArgument {
     type Err = String;
@@ -61,6 +71,12 @@ impl FromStr for ExportArgument {
                 return Err("memory: needs a size, e.g. memory:,size=1GiB".to_owned());
             }
             "memory:" => Storage::Memory,
+            uri if uri.starts_with("nbd://") || uri.starts_with("nbd+unix://") => {
+                if size_bytes.is_some() {
+                    return Err("an NBD server tells its size itself".to_owned());
+                }
+                Storage::Nbd(uri.to_owned())
+            }
             file => Storage::File(file.into()),
         };
         if size_bytes == Some(0) {
@@ -72,7 +88,11 @@ impl FromStr for ExportArgument {
 
 /// Runs a gate until it is told to stop.
 pub(crate) fn gate(arguments: &GateArgs) -> Result<(), Failure> {
-    let program = program(arguments)?;
+    if let Some(GateCommand::ResetEpoch(arguments)) = &arguments.command {
+        return reset_epoch(arguments);
+    }
+    let mut program = program(arguments)?;
+    program.node.gate_key = gate_key(arguments.key.as_deref())?;
     run(Plan { program, control: None, drain: arguments.drain, announce: None })
 }
 
@@ -90,7 +110,10 @@ fn program(arguments: &GateArgs) -> Result<Program, Failure> {
         if program.devices.iter().any(|device| device.name == export.name) {
             return Err(usage(format!("--export \"{}\" is given twice", export.name.escape_debug())));
         }
-        program.devices.push(device(export)?);
+        if export.name.contains(";e=") {
+            return Err(usage("an export name with ;e= in it would be taken for a claim".to_owned()));
+        }
+        program.devices.push(device(export, arguments)?);
     }
     Ok(program)
 }
@@ -120,29 +143,105 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn device(export: &ExportArgument) -> Result<DeviceProgram, Failure> {
+fn device(export: &ExportArgument, arguments: &GateArgs) -> Result<DeviceProgram, Failure> {
+    let mut device = match &export.storage {
+        Storage::Nbd(uri) => template::device_at(&export.name, "storage", uri)
+            .map_err(|why| Failure::new(Status::Usage, format!("--export {}: {why}", export.name)))?,
+        Storage::File(_) | Storage::Memory => local_device(export)?,
+    };
+    // One path proves nothing by sampling.
+    device.identity = Some(export.name.clone());
+    device.paths[0].read_only = export.read_only;
+    if !export.read_only {
+        device.fence = Some(fence(export, arguments)?);
+    }
+    Ok(device)
+}
+
+fn local_device(export: &ExportArgument) -> Result<DeviceProgram, Failure> {
     let mut device = template::device(&export.name, "storage");
     // There is no other path to wait for: an upstream proxy has one, and should be told at once.
     device.no_path = NoPath::Fail;
-    // One path proves nothing by sampling.
-    device.identity = Some(export.name.clone());
     let path = &mut device.paths[0];
-    path.read_only = export.read_only;
     // The kernel's own storage: what was written is written when the call returns.
     path.drains = true;
     match (&export.storage, export.size_bytes) {
-        (Storage::Memory, size_bytes) => {
-            "memory:".clone_into(&mut path.uri);
-            // Invariant: parsing an export insists on a size for memory.
-            path.target = Target::Memory { size_bytes: size_bytes.unwrap_or_default() };
-        }
         (Storage::File(file), create_bytes) => {
             let file = existing(file, create_bytes)?;
             path.uri = Uri::File { path: file.clone().into_bytes() }.to_string();
             path.target = Target::File { path: file, create_bytes };
         }
+        (_, size_bytes) => {
+            "memory:".clone_into(&mut path.uri);
+            // Invariant: parsing an export insists on a size for memory.
+            path.target = Target::Memory { size_bytes: size_bytes.unwrap_or_default() };
+        }
     }
     Ok(device)
+}
+
+/// The fence of an export that can be written.
+fn fence(export: &ExportArgument, arguments: &GateArgs) -> Result<FenceProgram, Failure> {
+    let place = match &export.storage {
+        Storage::Memory => RegisterPlace::Memory,
+        Storage::File(_) => RegisterPlace::Shared(register(export, arguments.state_dir.as_deref())?),
+        Storage::Nbd(_) => RegisterPlace::Exclusive(register(export, arguments.state_dir.as_deref())?),
+    };
+    Ok(FenceProgram {
+        cache: if matches!(place, RegisterPlace::Shared(_)) { CacheLife::Boot } else { CacheLife::Process },
+        register: place,
+        writers: match arguments.writers {
+            GateWriters::One => Writers::One,
+            GateWriters::Many => Writers::Many,
+        },
+        allow_unfenced: arguments.allow_unfenced,
+        drain_max: arguments.drain_max * SECOND,
+        idle_limit: arguments.idle_limit * SECOND,
+    })
+}
+
+/// The register's file: the same for every gate of the volume, however its file is spelled.
+fn register(export: &ExportArgument, state_dir: Option<&Path>) -> Result<String, Failure> {
+    let unusable = |why: String| Failure::new(Status::System, format!("cannot gate {}: {why}", export.name));
+    let (volume, is_plain_file) = match &export.storage {
+        Storage::Nbd(uri) => (uri.clone(), false),
+        Storage::File(file) => {
+            let path = canonical(file);
+            let plain = std::fs::metadata(&path).map_or(true, |found| found.is_file());
+            (
+                path.to_str().ok_or_else(|| unusable("its file name is not UTF-8".to_owned()))?.to_owned(),
+                plain,
+            )
+        }
+        Storage::Memory => return Err(unusable("memory has no register to reset".to_owned())),
+    };
+    if is_plain_file && state_dir.is_none() {
+        return Ok(format!("{volume}.holdfast-gate"));
+    }
+    let dir = absolute(state_dir.unwrap_or(Path::new(STATE_DIR)));
+    std::fs::create_dir_all(&dir).map_err(|error| {
+        unusable(format!(
+            "the directory {} cannot be made: {error}; choose one with --state-dir",
+            dir.display()
+        ))
+    })?;
+    let dir = dir.to_str().ok_or_else(|| unusable("its state directory is not UTF-8".to_owned()))?;
+    Ok(format!("{dir}/{}.holdfast-gate", volume.replace('%', "%25").replace('/', "%2f")))
+}
+
+/// Without symbolic links; a file that is yet to be made has at least its directory resolved.
+fn canonical(file: &Path) -> PathBuf {
+    let file = absolute(file);
+    let parent = || Some(file.parent()?.canonicalize().ok()?.join(file.file_name()?));
+    file.canonicalize().ok().or_else(parent).unwrap_or_else(|| file.clone())
+}
+
+fn reset_epoch(arguments: &ResetEpochArgs) -> Result<(), Failure> {
+    let register = register(&arguments.export, arguments.state_dir.as_deref())?;
+    let before = dataplane::reset_epoch(Path::new(&register), arguments.epoch, arguments.force)
+        .map_err(|error| Failure::new(Status::Refused, format!("cannot reset {register}: {error}")))?;
+    output::print(&format!("{register}: epoch {before} is now {}, held by nobody\n", arguments.epoch));
+    Ok(())
 }
 
 /// The absolute path of a file that is there or will be created.
@@ -204,7 +303,14 @@ mod tests {
     #[test]
     fn a_gate_is_a_program_with_local_paths() {
         let arguments = |export: &[&str], listen: &[&str]| GateArgs {
+            command: None,
             export: export.iter().map(|text| text.parse().expect("an export")).collect(),
+            key: None,
+            allow_unfenced: false,
+            writers: GateWriters::One,
+            state_dir: None,
+            drain_max: 5,
+            idle_limit: 60,
             listen: listen.iter().map(|text| (*text).to_owned()).collect(),
             reactors: Some(2),
             drain: crate::cli::DrainArgs { drain: 10 },

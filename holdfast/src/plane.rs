@@ -61,7 +61,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::Listen(_) => Status::Unavailable,
         StartError::Memory { .. } => Status::Configuration,
         StartError::NoReactors => Status::Internal,
-        StartError::Ring(_) | StartError::System(_) => Status::System,
+        StartError::Ring(_) | StartError::Gate(_) | StartError::System(_) => Status::System,
     };
     Failure::new(status, error.to_string())
 }

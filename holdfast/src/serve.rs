@@ -4,8 +4,11 @@
 use std::path::Path;
 
 use controlplane::config::{Config, Environment, Findings, LoadError, load};
-use controlplane::services::{ConfigFile, first_program};
+use controlplane::read_gate_key;
+use controlplane::services::{ConfigFile, first_program, give_epoch};
 use controlplane::state::StateDir;
+
+use program::GateKey;
 
 use crate::cli::{CheckArgs, ServeArgs};
 use crate::demo;
@@ -25,12 +28,21 @@ fn serve_file(file: &Path, arguments: &ServeArgs) -> Result<(), Failure> {
     let environment = environment(arguments.state_dir.as_deref())?;
     let config = load(file, &environment).map_err(|error| load_failure(&error))?;
     warn(config.warnings());
-    let state = open(&config.state_dir())?;
-    let program = first_program(&config, Some(&state));
+    let key = gate_key(config.gate_key())?;
+    let mut state = open(&config.state_dir())?;
+    let mut program = first_program(&config, Some(&state));
+    let epoch = state.take_epoch().map_err(|error| Failure::new(Status::System, error.to_string()))?;
+    give_epoch(&mut program, epoch, key);
     // A later reload must find the file from wherever the process is then.
     let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let control = ControlPlan { config, file: Some(ConfigFile { path, environment }), state, record: true };
     run(Plan { program, control: Some(control), drain: arguments.drain, announce: None })
+}
+
+/// The key in a file, if one is named.
+pub(crate) fn gate_key(file: Option<&Path>) -> Result<Option<GateKey>, Failure> {
+    let key = file.map(read_gate_key).transpose();
+    key.map_err(|why| Failure::new(Status::Configuration, why))
 }
 
 fn serve_demo(arguments: &ServeArgs) -> Result<(), Failure> {

@@ -21,6 +21,23 @@ pub(crate) fn empty_program(environment: &Environment) -> Program {
     config("(built in)", "", environment).program().clone()
 }
 
+/// A device with default settings and one path to a URI.
+///
+/// # Errors
+///
+/// What is wrong with the URI.
+pub(crate) fn device_at(name: &str, path: &str, uri: &str) -> Result<DeviceProgram, String> {
+    let uri = controlplane::config::quote(uri);
+    let text = format!("[[device]]\nname = \"d\"\n[[device.path]]\nname = \"p\"\nuri = {uri}\n");
+    let environment = Environment { host_name: "localhost".to_owned(), cores: 1, state_dir: None };
+    let config = Config::parse(Source::new("(built in)", text), &environment)
+        .map_err(|mistakes| mistakes.lines().collect::<Vec<_>>().join("; "))?;
+    let mut device = config.program().devices[0].clone();
+    name.clone_into(&mut device.name);
+    path.clone_into(&mut device.paths[0].name);
+    Ok(device)
+}
+
 /// A device with default settings and one path, whose target is to be set.
 pub(crate) fn device(name: &str, path: &str) -> DeviceProgram {
     let text = "[[device]]\nname = \"d\"\n[[device.path]]\nname = \"p\"\nuri = \"file:///x\"\n";

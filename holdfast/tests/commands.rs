@@ -196,8 +196,9 @@ fn a_node_lives_from_start_to_stop() {
     let ask = |arguments: &[&str]| run(&[arguments, &["--api", &api]].concat());
     assert_eq!(&greeting(&nbd)[..16], b"NBDMAGICIHAVEOPT");
 
-    node.wait_for("path=a");
-    node.wait_for("path=b");
+    // In either order.
+    node.wait_for("path down -> up");
+    node.wait_for("path down -> up");
     let (code, out, err) = ask(&["status", "--json"]);
     assert_eq!(code, Some(0), "{err}");
     let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");

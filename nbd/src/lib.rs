@@ -26,6 +26,7 @@ mod errno;
 mod export;
 mod extent;
 mod flags;
+pub mod gate;
 pub mod limits;
 mod mode;
 mod option;

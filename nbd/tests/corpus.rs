@@ -102,3 +102,8 @@ fn pair_corpus() {
 fn uri_corpus() {
     run("uri", 8, bodies::uri);
 }
+
+#[test]
+fn gate_corpus() {
+    run("gate", 6, bodies::gate);
+}

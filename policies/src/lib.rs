@@ -22,6 +22,7 @@ pub mod explain;
 pub mod failback;
 pub mod failure_limit;
 pub mod faults;
+pub mod fence;
 pub mod group;
 pub mod hedge;
 pub mod latency;

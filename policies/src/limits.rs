@@ -19,6 +19,14 @@ pub const MINUTE: Nanos = 60 * SECOND;
 /// A full share in parts per million.
 pub const FULL_SHARE_PPM: u32 = 1_000_000;
 
+// The gate's register.
+
+/// Largest step of an epoch above everything a register knows. A member claims the next
+/// epoch at each start, so this is a million starts that the gate never saw.
+pub const EPOCH_JUMP_MAX: u64 = 1 << 20;
+/// Members one register remembers. A failover set has a handful.
+pub const FENCE_MEMBERS_MAX: usize = 64;
+
 // Selectors.
 
 /// Candidates a selector tells apart; one bit each in a machine word. Later ones are not used.

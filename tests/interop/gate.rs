@@ -19,7 +19,8 @@ fn gate(dir: &TestDir, endpoint: &Endpoint, exports: &[&str]) -> Process {
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
     };
     let exports = exports.iter().flat_map(|export| ["--export", export]);
-    let arguments: Vec<&str> = ["gate", "--listen", &listen].into_iter().chain(exports).collect();
+    let arguments: Vec<&str> =
+        ["gate", "--allow-unfenced", "--listen", &listen].into_iter().chain(exports).collect();
     let process = command(&arguments).spawn(dir, "gate");
     endpoint.await_listening();
     process

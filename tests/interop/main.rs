@@ -7,6 +7,7 @@
 
 mod clients;
 mod demo;
+mod fence;
 mod gate;
 mod matrix;
 mod rules;

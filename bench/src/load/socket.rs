@@ -88,6 +88,7 @@ fn negotiate(socket: &mut Socket, config: ClientConfig) -> Result<Negotiated, Lo
             Step::Failed(why) => return Err(LoadError::Refused(why)),
             Step::StartTls => return Err(LoadError::Unsupported("the server asks for TLS")),
             Step::NeedInput => {}
+            Step::ChooseExport(_) => return Err(LoadError::Unsupported("the server was not asked to list")),
         }
         let received = socket.read(&mut input).map_err(LoadError::Handshake)?;
         if received == 0 {

@@ -12,6 +12,7 @@ use program::{
 
 use super::effective::Settings;
 use super::target::Endpoint;
+use crate::state::checksum;
 
 /// Limits of the node; `reactors = "auto"` is `cores`, as far as the memory suffices.
 pub(crate) fn node(node: &Settings, listen: &Settings, cores: usize) -> NodeProgram {
@@ -22,7 +23,21 @@ pub(crate) fn node(node: &Settings, listen: &Settings, cores: usize) -> NodeProg
         memory_bytes,
         max_sessions: number(listen, "max_sessions"),
         handshake_timeout: listen.duration("handshake_timeout").unwrap_or_default(),
+        member: member(node),
+        gate_key: None,
     }
+}
+
+/// The node's name as gates know it: what they do not take becomes `_`, with a checksum of the name behind it.
+fn member(node: &Settings) -> String {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name = node.text("name").unwrap_or("holdfast");
+    if nbd::gate::is_valid_member(name) {
+        return name.to_owned();
+    }
+    // Two names must not become one member, which would let one node write in the other's place.
+    let plain: String = name.chars().map(|c| if lawful(c) { c } else { '_' }).take(40).collect();
+    format!("{plain}-{:08x}", checksum(name.as_bytes()))
 }
 
 /// One listener for each address; every device is visible on all of them.
@@ -75,6 +90,8 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
         identity: settings.text("id").map(str::to_owned),
         recorded: None,
         unclean: false,
+        epoch: 0,
+        fence: None,
         paths: paths.iter().map(path).collect::<Option<Vec<_>>>()?,
     })
 }

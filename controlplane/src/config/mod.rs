@@ -138,6 +138,11 @@ impl Config {
         Path::new(self.node.text("state_dir").unwrap_or_default()).to_owned()
     }
 
+    /// File with the key for gates.
+    pub fn gate_key(&self) -> Option<&Path> {
+        self.node.text("gate_key").map(Path::new)
+    }
+
     /// Values that a reload cannot change.
     pub(crate) fn fixed_values(&self) -> impl Iterator<Item = &Effective> {
         self.node.iter().chain(self.listen.iter()).filter(|entry| !entry.key.reload)

@@ -59,8 +59,10 @@ impl Checker<'_> {
     fn textual(&self, text: &str) -> Result<Value, Mistake> {
         match self.key.kind {
             Kind::ExportName => self.label(text, EXPORT_NAME_BYTES_MAX),
-            Kind::Directory if !text.starts_with('/') => Err(self.wrong(text, "it is not an absolute path")),
-            Kind::Directory => self.label(text, LABEL_BYTES_MAX * 4),
+            Kind::Directory | Kind::File if !text.starts_with('/') => {
+                Err(self.wrong(text, "it is not an absolute path"))
+            }
+            Kind::Directory | Kind::File => self.label(text, LABEL_BYTES_MAX * 4),
             Kind::ApiAddress if text == "off" => Ok(Value::Word("off")),
             Kind::ApiAddress => parse_tcp(text).map(Value::Socket).map_err(|why| self.wrong(text, &why)),
             Kind::IpAddress => {

@@ -14,7 +14,7 @@ mod snapshots;
 
 pub use events::{Event, EventPage, log_report};
 pub use inbox::{Inbox, ReportSink, reports};
-pub use reload::{ConfigFile, ReloadError, Reloaded, first_program};
+pub use reload::{ConfigFile, ReloadError, Reloaded, first_program, give_epoch};
 
 pub(crate) use collector::collect;
 pub(crate) use node::{Node, NodeParts, PathCommandError};

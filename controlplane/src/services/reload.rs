@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use program::Program;
+use program::{GateKey, Program};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Environment, Findings, LoadError, load};
@@ -77,6 +77,14 @@ pub fn first_program(config: &Config, state: Option<&StateDir>) -> Program {
     program
 }
 
+/// What a run claims with at gates: the same in every program of the run.
+pub fn give_epoch(program: &mut Program, epoch: u64, key: Option<GateKey>) {
+    program.node.gate_key = key;
+    for device in &mut program.devices {
+        device.epoch = epoch;
+    }
+}
+
 /// The configuration read again, and the program that follows `running`.
 pub(crate) struct Next {
     pub(crate) config: Config,
@@ -98,7 +106,10 @@ pub(crate) fn prepare(
     warnings.extend(needs_restart(old, &config));
     config.keep_fixed(old);
     program.node.reactors = running.node.reactors;
+    program.node.member.clone_from(&running.node.member);
     program.generation = running.generation;
+    let epoch = state.map_or_else(|| running.devices.first().map_or(0, |known| known.epoch), StateDir::epoch);
+    give_epoch(&mut program, epoch, running.node.gate_key.clone());
     fill_recorded(&mut program, Some(running), state);
     let changed = program != *running;
     if changed {

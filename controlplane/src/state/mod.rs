@@ -5,6 +5,7 @@
 //! state_dir/            0700
 //!   lock                held while a node uses the directory
 //!   api.sock            control socket
+//!   epoch               epoch of the last run at gates
 //!   devices/NAME.json   recorded geometry and samples of a device
 //!   devices/NAME.json.set-aside-N  records that could not be used, kept for a look
 //! ```
@@ -16,6 +17,7 @@
 //! believed wrongly would not be.
 
 mod crc32c;
+mod epoch;
 mod file_name;
 mod lock;
 mod record;
@@ -30,6 +32,7 @@ use program::Recorded;
 use crate::limits::STATE_RECORD_BYTES_MAX;
 use crate::log;
 
+pub(crate) use crc32c::checksum;
 use lock::Lock;
 pub use lock::StateError;
 
@@ -37,6 +40,7 @@ pub use lock::StateError;
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    epoch: u64,
     _lock: Lock,
 }
 
@@ -54,7 +58,7 @@ impl StateDir {
         let lock = Lock::take(path)?;
         warn_of_strangers(path);
         remove_temporary(&devices);
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), epoch: 0, _lock: lock })
     }
 
     /// The directory.
@@ -65,6 +69,37 @@ impl StateDir {
     /// Where the control socket belongs.
     pub fn socket(&self) -> PathBuf {
         self.path.join("api.sock")
+    }
+
+    /// Takes the next epoch for this run; on disk when this returns, so no later run takes it again.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] if it cannot be written.
+    pub fn take_epoch(&mut self) -> Result<u64, StateError> {
+        let file = self.path.join("epoch");
+        let unusable = |error: io::Error| StateError::unusable(&self.path, "record an epoch in", &error);
+        let last = match read_bounded(&file) {
+            Ok(text) => epoch::decode(&String::from_utf8_lossy(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+            Err(error) => return Err(unusable(error)),
+        };
+        if last.is_none() {
+            let shown = file.display().to_string();
+            log::warning(
+                "the recorded epoch is damaged and starts at 1 again; gates may refuse it",
+                &[("file", &*shown)],
+            );
+        }
+        let next = last.unwrap_or(0).saturating_add(1);
+        replace(&file, epoch::encode(next).as_bytes(), &self.path).map_err(unusable)?;
+        self.epoch = next;
+        Ok(next)
+    }
+
+    /// The epoch of this run; 0 before [`StateDir::take_epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// What is recorded of `device`; a record that cannot be used is set aside.
@@ -97,13 +132,7 @@ impl StateDir {
     pub fn store(&self, device: &str, recorded: &Recorded) -> io::Result<()> {
         let text = record::encode(device, recorded).map_err(io::Error::other)?;
         let file = self.record_file(device);
-        let temporary = file.with_extension("json.tmp");
-        let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        out.write_all(text.as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&temporary, &file)?;
-        // Else the rename may be lost with the power.
-        File::open(self.path.join("devices"))?.sync_all()
+        replace(&file, text.as_bytes(), &self.path.join("devices"))
     }
 
     /// Notes that a process of ours serves `device` from now on; on disk when this returns. `true`: an earlier
@@ -158,6 +187,17 @@ impl StateDir {
             &[("device", device), ("reason", why), ("kept_as", fate)],
         );
     }
+}
+
+/// Writes `file`, which is in `directory`, as a whole: on disk when this returns.
+fn replace(file: &Path, bytes: &[u8], directory: &Path) -> io::Result<()> {
+    let temporary = file.with_added_extension("tmp");
+    let mut out = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::rename(&temporary, file)?;
+    // Else the rename may be lost with the power.
+    File::open(directory)?.sync_all()
 }
 
 fn create_dir(path: &Path) -> io::Result<()> {

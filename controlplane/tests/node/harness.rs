@@ -227,7 +227,7 @@ pub(crate) fn status(device: &program::DeviceProgram, state: PathState) -> Devic
         size_bytes: 1 << 30,
         fence: Fence::Assume,
         quiesce: 5 * SECOND,
-        sessions: vec![SessionStatus { peer: "127.0.0.1:4000".to_owned(), in_flight: 2 }],
+        sessions: vec![SessionStatus { peer: "127.0.0.1:4000".to_owned(), in_flight: 2, claim: None }],
         in_flight: 6,
         held: 0,
         quarantined: 0,

@@ -18,8 +18,8 @@ use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Use};
 use crate::path::Admin;
-use crate::request::{Kind, PieceState};
-use crate::{Action, Close, LaneFault, LaneId, Offer, TcpSample};
+use crate::request::{Kind, Origin, PieceState};
+use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
 
 /// A server that was turned away is asked again after this long.
 const REFUSED_RETRY: Nanos = 10 * SECOND;
@@ -37,6 +37,15 @@ impl Engine {
     pub(crate) fn lane_at_mut(&mut self, slot: u16) -> &mut Lane {
         let Some(lane) = self.lanes[slot as usize].as_mut() else { panic!("no lane in slot {slot}") };
         lane
+    }
+
+    /// The host session whose request a `Send` on this lane carries out a part of; `None` for what is our own,
+    /// or no longer in flight.
+    pub fn session_of(&self, id: LaneId, cookie: u64) -> Option<SessionId> {
+        let lane = self.lanes.get(usize::from(id.slot))?.as_ref().filter(|lane| lane.id == id)?;
+        let Use::Piece { piece, .. } = lane.slot(lane.find(cookie)?).used else { return None };
+        let request = self.requests.get(self.pieces.get(piece).request?);
+        (request.origin == Origin::Host).then_some(request.host.session)
     }
 
     /// The lane an event names. The driver delivers nothing of a lane that is

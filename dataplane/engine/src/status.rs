@@ -28,7 +28,11 @@ impl Engine {
             sessions: self
                 .sessions
                 .iter()
-                .map(|session| SessionStatus { peer: String::new(), in_flight: session.in_flight })
+                .map(|session| SessionStatus {
+                    peer: String::new(),
+                    in_flight: session.in_flight,
+                    claim: None,
+                })
                 .collect(),
             in_flight: self.requests.len() as u64,
             held: if self.held_since.is_some() { waiting as u64 } else { 0 },

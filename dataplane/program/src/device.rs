@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Nanos, PathProgram};
+use crate::{FenceProgram, Nanos, PathProgram};
 
 /// One virtual block device and how to keep it served.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,11 @@ pub struct DeviceProgram {
     /// An earlier process of ours ended without saying that nothing is in doubt (rule W10):
     /// writes wait until what it had in flight is over.
     pub unclean: bool,
+    /// Fencing token claimed at gates, the same in a whole run of the process and higher in each next one;
+    /// 0: gates are not asked for, and treated as plain servers.
+    pub epoch: u64,
+    /// The fence in front of this device: it is a gate's export.
+    pub fence: Option<FenceProgram>,
     /// At least one path; names are unique within the device.
     pub paths: Vec<PathProgram>,
 }

@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod command;
 mod device;
+mod fence;
 mod node;
 mod path;
 mod report;
@@ -26,10 +27,13 @@ pub use device::{
     AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry,
     HostSessions, NoPath, Recorded, SelectorKind, Unproven, Writers,
 };
+pub use fence::{CacheLife, FenceProgram, GateKey, RegisterPlace};
 pub use node::{Exports, Listener, NodeProgram, Program, REACTOR_MEMORY_BYTES_MIN, SocketAddress};
 pub use path::{PathProgram, Portal, Target};
 pub use report::{Report, ReportKind};
-pub use status::{Access, DeviceState, DeviceStatus, Fence, PathState, PathStatus, SessionStatus};
+pub use status::{
+    Access, DeviceState, DeviceStatus, Fence, PathState, PathStatus, SessionClaim, SessionStatus,
+};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, less the pauses of our own process (rule W17).
 ///

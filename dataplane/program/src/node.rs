@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use crate::{DeviceProgram, Nanos};
+use crate::{DeviceProgram, GateKey, Nanos};
 
 /// Everything a data plane runs. Immutable; a change is a new program.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,10 @@ pub struct NodeProgram {
     pub max_sessions: u32,
     /// A handshake, on either side, that takes longer is closed.
     pub handshake_timeout: Nanos,
+    /// This node's name at gates: 1 to 64 bytes of `A-Z a-z 0-9 . _ -`.
+    pub member: String,
+    /// Key for gates, ours and others'; without one gates take claims from their own host only.
+    pub gate_key: Option<GateKey>,
 }
 
 /// One socket hosts connect to.

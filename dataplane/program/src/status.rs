@@ -214,4 +214,17 @@ pub struct SessionStatus {
     pub peer: String,
     /// Requests accepted and not answered.
     pub in_flight: u32,
+    /// What it claimed, at a gate.
+    pub claim: Option<SessionClaim>,
+}
+
+/// What a session claimed at a gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionClaim {
+    /// Member that claimed.
+    pub member: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// It was overtaken or killed, and what it had in execution is waited for.
+    pub ended: bool,
 }

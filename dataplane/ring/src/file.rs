@@ -70,6 +70,11 @@ fn create(path: &Path, size_bytes: u64) -> io::Result<File> {
     }
 }
 
+/// A file without a name that ends with its last descriptor; `name` is only for people.
+pub fn anonymous(name: &str) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?))
+}
+
 /// Memory that ends with its last clone.
 ///
 /// A memfd and not a plain allocation: what was never written, or was trimmed, takes no
@@ -84,7 +89,7 @@ pub struct Memory {
 impl Memory {
     /// All zeroes.
     pub fn new(size_bytes: u64) -> io::Result<Self> {
-        let file = File::from(memfd_create("holdfast-memory", MFdFlags::MFD_CLOEXEC)?);
+        let file = anonymous("holdfast-memory")?;
         file.set_len(size_bytes)?;
         Ok(Self { file, size_bytes })
     }

@@ -13,12 +13,12 @@
 //! [`BufferMut::freeze`]), [`Chunk`] (receive memory that an idle connection does not
 //! hold), [`Message`] (one gathered send), [`Fd`] (a descriptor that closes when its
 //! last operation has ended), and the modules [`socket`], [`listen`], [`mod@file`],
-//! [`clock`], [`cpu`] and [`wake`] with the plain system calls.
+//! [`clock`], [`cpu`], [`random`], [`mod@shared`] and [`wake`] with the plain system calls.
 //!
 //! Not `tokio-uring`: it polls the ring through epoll, which rules out deferred task
 //! work (10 to 20 % of CPU), and has no cancellation by descriptor, which rule W1 needs.
 //!
-//! Everything here belongs to one thread; nothing is `Send` but [`wake::Waker`].
+//! Everything here belongs to one thread; nothing is `Send` but [`wake::Waker`] and [`shared::SharedWords`].
 
 mod buffer;
 mod chunk;
@@ -31,8 +31,10 @@ pub mod listen;
 mod message;
 mod op;
 mod pool;
+pub mod random;
 mod ring;
 mod setup;
+pub mod shared;
 pub mod socket;
 pub mod wake;
 

@@ -5,10 +5,13 @@
 //! has chosen its export the connection goes to the reactor that owns the device, with
 //! whatever the host sent behind its last option.
 
+use nbd::gate::Identity;
 use nbd::server::{CloseReason, Handshake, ServerConfig, Session, Step};
 use program::{Exports, Nanos};
 use ring::{Errno, Expect, Fd, Resource, socket};
 
+use crate::gate::Claimed;
+use crate::host::admission::Admitting;
 use crate::limits::{LINGER, RECV_BYTES_MIN, TURNED_AWAY};
 use crate::log;
 use crate::mailbox::{Mail, NewSession};
@@ -29,6 +32,8 @@ pub(crate) enum Stage {
     Haggling,
     /// A device that does not know its geometry yet was asked for.
     Waiting,
+    /// The owner of a gated device judges a claim.
+    Claiming(Box<Admitting>),
     /// Over: hand the connection on when the output is sent.
     Done(Box<Session>),
     /// Close when the output is sent and the host has had the time to read it.
@@ -42,6 +47,10 @@ pub(crate) struct Shaking {
     /// What its listener shows.
     pub(crate) shown: Exports,
     pub(crate) machine: Handshake,
+    /// Identity of the gate it asks about; its challenge belongs to this connection.
+    pub(crate) identity: Option<Identity>,
+    /// What it was admitted with.
+    pub(crate) claim: Option<Claimed>,
     pub(crate) stage: Stage,
     /// Received and not consumed yet.
     pub(crate) rest: Vec<u8>,
@@ -76,6 +85,8 @@ impl Reactor {
             fd: Some(fd),
             shown,
             machine,
+            identity: None,
+            claim: None,
             stage: Stage::Haggling,
             rest: Vec::new(),
             outbox: Outbox::default(),
@@ -123,7 +134,7 @@ impl Reactor {
                 Step::NeedInput if consumed == 0 => break,
                 Step::NeedInput => {}
                 Step::SendOutput => break,
-                Step::Lookup { name, .. } => self.handshake_lookup(key, &name),
+                Step::Lookup { name, purpose } => self.handshake_lookup(key, &name, purpose),
                 Step::List => self.handshake_list(key),
                 Step::StartTls => panic!("TLS is off and was not offered"),
                 Step::Finished(session) => shaking.stage = Stage::Done(session),
@@ -158,7 +169,7 @@ impl Reactor {
         }
         match &shaking.stage {
             Stage::Haggling => self.handshake_receive(key),
-            Stage::Waiting => {}
+            Stage::Waiting | Stage::Claiming(_) => {}
             Stage::Done(_) => self.handshake_hand_on(key),
             Stage::Closing => {
                 if let (Some(fd), false) = (shaking.fd.as_ref(), shaking.half_closed) {
@@ -214,6 +225,7 @@ impl Reactor {
         }
         match shaking.stage {
             Stage::Waiting => self.handshake_give_up_waiting(key),
+            Stage::Claiming(_) => self.handshake_claim_overdue(key),
             Stage::Closing => self.handshake_end(key),
             Stage::Haggling | Stage::Done(_) => {
                 let seconds = self.program.node.handshake_timeout / program::SECOND;
@@ -246,7 +258,8 @@ impl Reactor {
             return;
         };
         let fd = shaking.fd.and_then(Fd::into_owned).expect("nothing is armed at the end of a handshake");
-        let new = NewSession { fd, peer: shaking.peer, session, rest: shaking.rest, ticket: shaking.ticket };
+        let (peer, claim, rest, ticket) = (shaking.peer, shaking.claim, shaking.rest, shaking.ticket);
+        let new = NewSession { fd, peer, session, claim, rest, ticket };
         if owner == self.index {
             self.session_begin(new);
         } else {

@@ -23,8 +23,10 @@ use crate::tokens::{Asked, token};
 impl Reactor {
     /// A receive of a session has ended.
     pub(crate) fn session_received(&mut self, key: Key, result: Result<u32, Errno>, resource: Resource) {
+        let now = self.clock.now();
         let session = self.session_mut(key);
         session.receiving = false;
+        session.heard_at = now;
         if session.phase != Phase::Serving {
             drop(resource);
             self.session_heard(key, result);

@@ -7,7 +7,7 @@
 //! the other is not held for each of them.
 
 use engine::{Event, SessionId};
-use nbd::server::{ExportInfo, LookupError};
+use nbd::server::{ExportInfo, LookupError, Purpose};
 use nbd::{BlockSizes, TransmissionFlags};
 use program::{Geometry, HostSessions};
 use ring::{Expect, Fd};
@@ -32,8 +32,7 @@ impl Reactor {
         shaking.machine.answer_list(names.iter().map(String::as_str));
     }
 
-    pub(crate) fn handshake_lookup(&mut self, key: Key, name: &str) {
-        let now = self.clock.now();
+    pub(crate) fn handshake_lookup(&mut self, key: Key, name: &str, purpose: Purpose) {
         let Some(shaking) = self.handshakes.get_mut(key) else { return };
         if shaking.turned_away {
             let max = self.program.node.max_sessions;
@@ -42,21 +41,29 @@ impl Reactor {
             return;
         }
         match self.node.directory.find(&shaking.shown, name) {
-            None => shaking.machine.answer_lookup(Err(LookupError::Unknown)),
+            None => self.handshake_lookup_claim(key, name, purpose),
             Some((name, export)) => {
                 if let Some(geometry) = export.geometry {
                     let program = self.program.devices.iter().find(|device| device.name == name);
                     let alone = program.is_some_and(|device| device.host_sessions == HostSessions::Exclusive);
-                    shaking.machine.answer_lookup(Ok(export_info(&name, &geometry, alone)));
+                    let info = export_info(&name, &geometry, alone);
+                    self.handshake_answer_plain(key, info, export.gate.as_deref(), purpose);
                 } else if shaking.waited {
                     shaking.machine.answer_lookup(Err(LookupError::Shutdown(NOT_REACHED.into())));
                 } else {
-                    shaking.stage = Stage::Waiting;
-                    shaking.deadline = now + self.program.node.handshake_timeout;
-                    self.timers.set(shaking.deadline, Due::Handshake(key));
+                    self.handshake_wait(key);
                 }
             }
         }
+    }
+
+    /// Until a path has told the geometry.
+    pub(crate) fn handshake_wait(&mut self, key: Key) {
+        let deadline = self.clock.now() + self.program.node.handshake_timeout;
+        let Some(shaking) = self.handshakes.get_mut(key) else { return };
+        shaking.stage = Stage::Waiting;
+        shaking.deadline = deadline;
+        self.timers.set(deadline, Due::Handshake(key));
     }
 
     /// The directory has changed: handshakes that wait for a geometry ask again.
@@ -91,11 +98,15 @@ impl Reactor {
 
     /// Serves a host that has finished its handshake on a device of this reactor.
     pub(crate) fn session_begin(&mut self, new: NewSession) {
-        let NewSession { fd, peer, session, rest, ticket } = new;
+        let NewSession { fd, peer, session, claim, rest, ticket } = new;
         let Some(device_key) = self.device_named(&session.export.name) else {
             log::warning!("handshake", "{peer} closed: {} is gone", session.export.name);
             return;
         };
+        if let Some(why) = claim.as_ref().and_then(|claim| self.gate_bars(device_key, claim)) {
+            log::warning!("gate", "{peer} closed: {why}");
+            return;
+        }
         self.end_older_sessions(device_key, &peer);
         let mode = session.session_mode();
         let now = self.clock.now();
@@ -119,6 +130,8 @@ impl Reactor {
             closed: false,
             progress_at: now,
             payload_since: now,
+            heard_at: now,
+            claim,
             linger_until: 0,
             _ticket: ticket,
         });
@@ -163,7 +176,7 @@ fn identity(peer: &str) -> &str {
 
 /// A geometry as the handshake tells it. BLOCK_STATUS is always offered: where the
 /// storage cannot tell, "unknown" is a lawful answer.
-fn export_info(name: &str, geometry: &Geometry, alone: bool) -> ExportInfo {
+pub(crate) fn export_info(name: &str, geometry: &Geometry, alone: bool) -> ExportInfo {
     let mut info = ExportInfo::new(name, geometry.size_bytes);
     info.flags = TransmissionFlags(geometry.transmission_flags);
     if alone {

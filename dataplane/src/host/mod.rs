@@ -5,11 +5,12 @@
 //! listener -> handshake (on the accepting reactor) -> mail -> session (on the owner of its device)
 //! ```
 
+pub(crate) mod admission;
 pub(crate) mod handshake;
 pub(crate) mod inbox;
 mod input;
 pub(crate) mod listener;
-mod lookup;
+pub(crate) mod lookup;
 mod output;
 pub(crate) mod session;
 mod wind_up;

@@ -31,6 +31,11 @@ impl Reactor {
             self.session_forget(key);
             return;
         }
+        if session.is_ended() {
+            // Cut off right after this. What it had in execution stays unanswered: its sender knows
+            // nothing of it, which is the truth.
+            return;
+        }
         match (result, request.command) {
             (Err(Errno::Shutdown), _) => self.leave_unanswered(key, request.charge),
             (Ok(()), Command::Read) => self.reply_data(&request),

@@ -12,10 +12,11 @@
 
 use nbd::RequestHeader;
 use nbd::server::{ExportLimits, SessionMode};
-use program::Nanos;
+use program::{Nanos, SessionClaim, SessionStatus};
 use ring::{Expect, Fd};
 
 use crate::budget;
+use crate::gate::Claimed;
 use crate::host::inbox::Inbox;
 use crate::node::SessionTicket;
 use crate::outbox::Outbox;
@@ -79,6 +80,10 @@ pub(crate) struct Session {
     pub(crate) closed: bool,
     /// The host took a byte, or nothing waits for it.
     pub(crate) progress_at: Nanos,
+    /// When anything came from the host.
+    pub(crate) heard_at: Nanos,
+    /// What it was admitted with, at a gate.
+    pub(crate) claim: Option<Claimed>,
     /// When the payload that is being received began.
     pub(crate) payload_since: Nanos,
     /// When a Lingering session is closed.
@@ -90,6 +95,20 @@ impl Session {
     /// Nothing of it is anywhere else any more.
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Gone && self.unanswered == 0 && !self.receiving && !self.outbox.is_sending()
+    }
+
+    /// A gate has ended it: nothing more of it is executed or answered.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| claim.ended.is_some())
+    }
+
+    pub(crate) fn status(&self) -> SessionStatus {
+        let claim = self.claim.as_ref().map(|claim| SessionClaim {
+            member: claim.member.clone(),
+            epoch: claim.epoch,
+            ended: claim.ended.is_some(),
+        });
+        SessionStatus { peer: self.peer.clone(), in_flight: self.in_flight, claim }
     }
 
     /// Everything accepted is answered and sent.

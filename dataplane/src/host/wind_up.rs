@@ -143,6 +143,7 @@ impl Reactor {
         if let Some(device) = self.devices.get_mut(session.device) {
             device.sessions.retain(|other| *other != key);
         }
+        self.gate_session_gone(session.device, session.is_ended());
         self.device_forget(session.device);
     }
 

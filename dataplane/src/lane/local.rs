@@ -15,6 +15,7 @@ use nbd::{Command, CommandFlags, Errno, Extent, TransmissionFlags};
 use ring::file::{self, Storage};
 use ring::{BufferMut, Fd, Message, Resource};
 
+use crate::gate::Passage;
 use crate::jobs::Task;
 use crate::lane::output::{Frame, frame_bytes, landing_of};
 use crate::lane::pending::{Assembly, Pending};
@@ -88,11 +89,26 @@ impl Reactor {
             landing: landing_of(frame.data),
             buffer,
             assembly: Assembly::Fresh,
+            dispatched: None,
             frame: start..lane.queued_bytes,
         });
         if matches!(lane.local, Some(Local::Memory(_))) {
             self.memory_request(key, frame);
             return;
+        }
+        if matches!(frame.command, Command::Write | Command::Trim | Command::WriteZeroes) {
+            let lane = self.lanes.get_mut(key).expect("only called for lanes in the table");
+            let (device, id) = (lane.device, lane.id);
+            match self.gate_pass(device, id, frame.cookie) {
+                Passage::Free => {}
+                Passage::Granted(generation) => {
+                    let lane = self.lanes.get_mut(key).expect("still there");
+                    lane.pending.get_mut(frame.cookie).expect("just put into the table").dispatched =
+                        Some(generation);
+                }
+                // Nobody hears of it: its session is answered nothing any more.
+                Passage::Barred => return self.local_done(key, frame.cookie, Err(Errno::Perm)),
+            }
         }
         match frame.command {
             Command::Read => self.local_read(key, frame.cookie, 0),
@@ -280,6 +296,9 @@ impl Reactor {
         let lane = self.lanes.get_mut(key).expect("only called for lanes in the table");
         let pending = lane.pending.remove(cookie).expect("a request is answered once");
         let (device, id) = (lane.device, lane.id);
+        if let Some(generation) = pending.dispatched {
+            self.gate_done(device, generation);
+        }
         self.answers.push_back((device, id, pending, result));
     }
 }

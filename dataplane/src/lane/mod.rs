@@ -9,6 +9,7 @@
 //! An ending lane is reported down when its last operation has ended: only then is the
 //! count of sent bytes final. It does not take long, because its socket is reset first.
 
+mod claim;
 mod close;
 mod connect;
 mod handshake;
@@ -35,6 +36,7 @@ use program::Nanos;
 use ring::file::Memory;
 use ring::{Expect, Fd};
 
+use crate::lane::claim::LaneClaim;
 use crate::lane::inbox::Inbox;
 use crate::lane::pending::Table;
 use crate::outbox::Outbox;
@@ -80,6 +82,10 @@ pub(crate) struct Lane {
     pub(crate) id: LaneId,
     pub(crate) stage: Stage,
     pub(crate) fd: Option<Fd>,
+    /// An earlier lane whose session a gate is to finish.
+    pub(crate) kill: Option<LaneId>,
+    /// What it has claimed at a gate, until GO is answered.
+    pub(crate) claim: Option<Box<LaneClaim>>,
     /// Further addresses of its name, last first.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Cleared when the lane goes: what a helper thread has not begun is not done.

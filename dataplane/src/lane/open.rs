@@ -22,7 +22,14 @@ use crate::timers::Due;
 
 impl Reactor {
     /// [`engine::Action::OpenLane`].
-    pub(crate) fn lane_open(&mut self, device_key: Key, id: LaneId, path: usize, portal: usize) {
+    pub(crate) fn lane_open(
+        &mut self,
+        device_key: Key,
+        id: LaneId,
+        path: usize,
+        portal: usize,
+        kill: Option<LaneId>,
+    ) {
         let now = self.clock.now();
         let deadline = now + self.program.node.handshake_timeout;
         let device = self.devices.get_mut(device_key).expect("an engine acts for its own device");
@@ -32,6 +39,8 @@ impl Reactor {
             id,
             stage: Stage::Preparing,
             fd: None,
+            kill,
+            claim: None,
             addresses: Vec::new(),
             wanted: Arc::new(AtomicBool::new(true)),
             local: None,
@@ -99,11 +108,15 @@ impl Reactor {
     /// A helper thread is done.
     pub(crate) fn job_done(&mut self, done: Done) {
         let Done { lane: key, cookie, outcome } = done;
+        if let Outcome::Claim(outcome) = outcome {
+            return self.gate_judged(key, cookie, outcome);
+        }
         // The lane may have been closed meanwhile.
         let Some(lane) = self.lanes.get(key) else { return };
         match outcome {
             Outcome::Extents(extents) => self.lane_extents(key, cookie, extents),
             _ if !matches!(lane.stage, Stage::Preparing) => {}
+            Outcome::Claim(_) => unreachable!("taken above"),
             Outcome::Storage(storage) => self.lane_file_ready(key, storage),
             Outcome::Addresses(Ok(mut addresses)) => {
                 addresses.reverse();

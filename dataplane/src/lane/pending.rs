@@ -39,6 +39,8 @@ pub(crate) struct Pending {
     /// Where its data arrives; with the ring during a direct receive.
     pub(crate) buffer: Option<BufferMut>,
     pub(crate) assembly: Assembly,
+    /// At a gate: the generation a change of data was dispatched under.
+    pub(crate) dispatched: Option<u64>,
     /// Its frame in the bytes of the lane.
     pub(crate) frame: std::ops::Range<u64>,
 }

@@ -12,7 +12,9 @@ use crate::slab::Key;
 impl Reactor {
     pub(crate) fn act(&mut self, device: Key, action: Action) {
         match action {
-            Action::OpenLane { lane, path, portal, .. } => self.lane_open(device, lane, path, portal),
+            Action::OpenLane { lane, path, portal, kill } => {
+                self.lane_open(device, lane, path, portal, kill);
+            }
             Action::CloseLane { lane, how } => self.lane_close(device, lane, how),
             Action::QuietLane(lane) => self.lane_quiet(device, lane),
             Action::Send { lane, cookie, command, flags, offset, len, data } => {

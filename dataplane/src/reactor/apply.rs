@@ -12,6 +12,7 @@ use engine::{Engine, Event};
 use program::{DeviceProgram, Listener, Program};
 
 use crate::device::Device;
+use crate::gate::guard::Guard;
 use crate::reactor::stop::Stopping;
 use crate::reactor::{Reactor, memory_of};
 use crate::slab::Key;
@@ -52,7 +53,10 @@ impl Reactor {
         // Jitter must differ between processes and devices; nothing else depends on it.
         let seed = RandomState::new().hash_one(&program.name);
         let engine = Engine::new(&program, seed, self.clock.now());
-        let key = self.devices.insert(Device::new(program, engine));
+        let gate = self.node.directory.gate(&program.name);
+        let mut device = Device::new(program, engine);
+        device.guard = gate.map(Guard::new);
+        let key = self.devices.insert(device);
         self.carry_out(key);
         self.touch(key);
     }
@@ -68,6 +72,7 @@ impl Reactor {
     fn device_remove(&mut self, key: Key) {
         let Some(device) = self.devices.get_mut(key) else { return };
         device.removed = true;
+        self.gate_close(key);
         self.device_stop(key);
         self.device_forget(key);
     }

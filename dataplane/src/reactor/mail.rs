@@ -2,7 +2,7 @@
 //! Mail: from the control plane, other reactors, helper threads.
 
 use engine::Event;
-use program::{DeviceStatus, SessionStatus};
+use program::DeviceStatus;
 
 use crate::mailbox::Mail;
 use crate::reactor::Reactor;
@@ -27,6 +27,8 @@ impl Reactor {
     fn deliver(&mut self, mail: Mail) {
         match mail {
             Mail::Session(new) => self.session_begin(*new),
+            Mail::Claim(claim) => self.gate_claim(*claim),
+            Mail::Claimed(handshake, answer) => self.handshake_claimed(handshake, answer),
             Mail::Apply(program, listeners) => self.apply(&program, listeners),
             Mail::Path { device, path, command } => {
                 if let Some(key) = self.device_named(&device) {
@@ -58,8 +60,8 @@ impl Reactor {
                     .sessions
                     .iter()
                     .filter_map(|key| self.sessions.get(*key))
-                    .filter(|session| !session.closed)
-                    .map(|session| SessionStatus { peer: session.peer.clone(), in_flight: session.in_flight })
+                    .filter(|session| !session.closed || session.is_ended())
+                    .map(crate::host::session::Session::status)
                     .collect();
                 status
             })

@@ -82,6 +82,8 @@ pub(crate) struct Reactor {
     pub(crate) events: VecDeque<(Key, Event)>,
     /// Local requests that are done, likewise.
     pub(crate) answers: VecDeque<(Key, LaneId, Pending, Result<(), Errno>)>,
+    /// Sessions that a gate has ended and that are to be cut off.
+    pub(crate) gate_ended: Vec<Key>,
     /// Devices with an event in this turn.
     touched: Vec<Key>,
     pub(crate) scratch: Vec<u8>,
@@ -129,6 +131,7 @@ impl Reactor {
             memory_queue: VecDeque::new(),
             events: VecDeque::new(),
             answers: VecDeque::new(),
+            gate_ended: Vec::new(),
             touched: Vec::new(),
             scratch: Vec::new(),
             alarm: None,
@@ -190,6 +193,8 @@ impl Reactor {
                 if down {
                     self.device_forget(device);
                 }
+            } else if let Some(session) = self.gate_ended.pop() {
+                self.gate_cut(session);
             } else {
                 return;
             }

@@ -209,10 +209,12 @@ impl Reactor {
             Due::Handshake(key) => self.handshake_due(key),
             Due::Linger(key) => self.session_linger_over(key),
             Due::Lane(key) => self.lane_due(key),
+            Due::Gate(key) => self.gate_look(key),
             Due::Accept(key) => self.accept_more(key),
             Due::Shutdown => self.stop_now(),
             Due::Sweep => {
                 self.sweep_sessions();
+                self.gate_sweep();
                 self.timers.set(now + SWEEP, Due::Sweep);
             }
             Due::Trim => {

@@ -57,6 +57,7 @@ impl Host {
             match machine.next_step() {
                 Step::NeedInput => {}
                 Step::StartTls => panic!("TLS"),
+                Step::ChooseExport(_) => panic!("nothing was listed"),
                 Step::Finished(negotiated) => {
                     return Ok(Self { stream, negotiated: *negotiated, next_cookie: 1 });
                 }

@@ -54,6 +54,8 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        epoch: 0,
+        fence: None,
         paths,
     }
 }
@@ -79,6 +81,8 @@ pub fn program(listeners: Vec<Listener>, devices: Vec<DeviceProgram>) -> Program
             memory_bytes: 256 * MIB,
             max_sessions: 4096,
             handshake_timeout: 10 * SECOND,
+            member: "m1".to_owned(),
+            gate_key: None,
         },
         listeners,
         devices,

@@ -26,6 +26,9 @@ pub struct ClientConfig {
     /// List the metadata contexts that match this query (`x-holdfast:`), which is how a server can say who it
     /// is. Needs chunks. Default: none.
     pub list_contexts: Option<String>,
+    /// Wait with [`Step::ChooseExport`] after that listing, so that the name to open may depend on it. Default:
+    /// false.
+    pub choose_export: bool,
     /// Whether TLS is required. Default: [`TlsMode::Off`].
     pub tls: TlsMode,
 }
@@ -39,6 +42,7 @@ impl ClientConfig {
             extended: true,
             base_allocation: true,
             list_contexts: None,
+            choose_export: false,
             tls: TlsMode::Off,
         }
     }
@@ -51,6 +55,9 @@ pub enum Step {
     NeedInput,
     /// Send all of `output`, run a TLS handshake as its client, then call `tls_started`.
     StartTls,
+    /// The server has said which contexts of [`ClientConfig::list_contexts`] the export has (perhaps none): call
+    /// `choose_export` with the name to open. Not taken where a server has no chunks and so cannot list.
+    ChooseExport(Vec<String>),
     /// The next byte in either direction belongs to the transmission phase.
     Finished(Box<Negotiated>),
     /// Send all of `output` (it may hold an ABORT), then close.
@@ -77,6 +84,9 @@ pub struct Negotiated {
     /// Answer to [`ClientConfig::list_contexts`], at most
     /// [`LISTED_CONTEXTS_MAX`](crate::limits::LISTED_CONTEXTS_MAX) names.
     pub listed_contexts: Vec<String>,
+    /// The export's description, where [`choose_export`](crate::client::Handshake::choose_export) asked for it
+    /// and the server told one, at most [`STRING_MAX_BYTES`](crate::limits::STRING_MAX_BYTES).
+    pub description: String,
     /// Which option the server understood.
     pub entered_by: EnteredBy,
     /// The connection is encrypted.

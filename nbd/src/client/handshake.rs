@@ -49,6 +49,8 @@ pub struct Handshake {
     mode: ReplyMode,
     base_allocation_id: Option<u32>,
     listed_contexts: Vec<String>,
+    wants_description: bool,
+    description: String,
     /// Size and flags, from INFO_EXPORT.
     export: Option<(u64, u16)>,
     block: Option<BlockSizes>,
@@ -68,6 +70,8 @@ enum Phase {
     },
     /// Size, flags and perhaps zeroes; the server closes instead if it refuses.
     ExportNameReply,
+    /// The caller chooses the name to open.
+    Choose,
     StartTls,
     Finished(Box<Negotiated>),
     Failed(HandshakeError),
@@ -94,6 +98,8 @@ impl Handshake {
             mode: ReplyMode::Simple,
             base_allocation_id: None,
             listed_contexts: Vec::new(),
+            wants_description: false,
+            description: String::new(),
             export: None,
             block: None,
             tls_active: false,
@@ -140,6 +146,7 @@ impl Handshake {
             Phase::Greeting | Phase::ReplyHeader | Phase::ReplyData { .. } | Phase::ExportNameReply => {
                 Step::NeedInput
             }
+            Phase::Choose => Step::ChooseExport(self.listed_contexts.clone()),
             Phase::StartTls => Step::StartTls,
             Phase::Finished(negotiated) => Step::Finished(negotiated.clone()),
             Phase::Failed(why) => Step::Failed(why.clone()),
@@ -159,6 +166,7 @@ impl Handshake {
                 OptionCode::SET_META_CONTEXT => "the answer to SET_META_CONTEXT",
                 _ => "the answer to GO",
             },
+            Phase::Choose => "the choice of an export",
             Phase::StartTls => "TLS",
             Phase::Finished(_) | Phase::Failed(_) => "nothing",
         }
@@ -175,8 +183,22 @@ impl Handshake {
         self.ask_after(OptionCode::STARTTLS);
     }
 
+    /// Answers [`Step::ChooseExport`]; every later option names this export. `description`: ask GO for the
+    /// export's description.
+    ///
+    /// # Panics
+    ///
+    /// When no choice was asked for, or the name is not [valid](is_valid_name).
+    pub fn choose_export(&mut self, name: &str, description: bool) {
+        assert!(matches!(self.phase, Phase::Choose), "choose_export without Step::ChooseExport");
+        assert!(is_valid_name(name), "export name");
+        self.config.export = name.into();
+        self.wants_description = description;
+        self.ask_after(OptionCode::LIST_META_CONTEXT);
+    }
+
     fn wants_input(&self) -> bool {
-        !matches!(self.phase, Phase::StartTls | Phase::Finished(_) | Phase::Failed(_))
+        !matches!(self.phase, Phase::Choose | Phase::StartTls | Phase::Finished(_) | Phase::Failed(_))
     }
 
     /// Consumes at most one field.
@@ -294,6 +316,7 @@ impl Handshake {
             mode: self.mode,
             base_allocation_id: self.base_allocation_id,
             listed_contexts: core::mem::take(&mut self.listed_contexts),
+            description: core::mem::take(&mut self.description),
             entered_by,
             tls: self.tls_active,
         }));

@@ -112,6 +112,7 @@ fn the_best_is_asked_for_first() {
         mode: ReplyMode::Extended,
         base_allocation_id: Some(77),
         listed_contexts: vec![],
+        description: String::new(),
         entered_by: EnteredBy::Go,
         tls: false,
     };
@@ -183,6 +184,46 @@ fn contexts_of_a_namespace_can_be_listed() {
     answer(&mut client, [ack(SET_META), go_ok()].concat());
     assert_eq!(negotiated(&client).listed_contexts, ["x-holdfast:id=7", "x-holdfast:epoch"]);
     assert_eq!(negotiated(&client).base_allocation_id, None, "it selected none");
+}
+
+#[test]
+fn the_name_to_open_may_depend_on_what_was_listed() {
+    let config = ClientConfig {
+        list_contexts: Some("x-holdfast:".into()),
+        choose_export: true,
+        ..ClientConfig::new("vol0")
+    };
+    let mut client = ClientEnd::new(config);
+    answer(&mut client, greeting());
+    answer(&mut client, ack(EXTENDED_HEADERS));
+    let name = option_reply(LIST_META, META_CONTEXT, Wire::new().u32(0).raw("x-holdfast:a").0);
+    let sent = answer(&mut client, [name, ack(LIST_META)].concat());
+    assert_eq!(sent, option(SET_META, contexts("vol1", &["base:allocation"])));
+    assert_eq!(answer(&mut client, ack(SET_META)), option(GO, describe("vol1", &[3, 2])));
+    let description = option_reply(GO, REP_INFO, Wire::new().u16(2).raw("a volume").0);
+    answer(&mut client, [description, go_ok()].concat());
+    assert_eq!(negotiated(&client).description, "a volume");
+}
+
+#[test]
+fn a_server_that_cannot_list_is_opened_by_its_plain_name() {
+    let config = ClientConfig {
+        list_contexts: Some("x-holdfast:".into()),
+        choose_export: true,
+        ..ClientConfig::new("vol0")
+    };
+    let mut refuses = ClientEnd::new(config.clone());
+    answer(&mut refuses, greeting());
+    answer(&mut refuses, ack(EXTENDED_HEADERS));
+    let sent = answer(&mut refuses, option_reply(LIST_META, ERR_UNSUP, ""));
+    assert_eq!(sent, option(SET_META, contexts("vol0", &["base:allocation"])));
+    assert_eq!(answer(&mut refuses, ack(SET_META)), option(GO, describe("vol0", &[3])));
+
+    let mut plain = ClientEnd::new(config);
+    answer(&mut plain, greeting());
+    answer(&mut plain, option_reply(EXTENDED_HEADERS, ERR_UNSUP, ""));
+    let sent = answer(&mut plain, option_reply(STRUCTURED_REPLY, ERR_UNSUP, ""));
+    assert_eq!(sent, option(GO, describe("vol0", &[3])), "without chunks nothing can be listed");
 }
 
 #[test]

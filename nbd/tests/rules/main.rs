@@ -10,6 +10,7 @@ mod driver;
 mod client_handshake;
 mod client_replies;
 mod codes;
+mod gate;
 mod hostile;
 mod ledger;
 mod pair;

@@ -53,6 +53,7 @@ pub struct Client {
     size_bytes: u64,
     flags: u16,
     structured: bool,
+    description: String,
     next_cookie: u64,
 }
 
@@ -98,7 +99,8 @@ impl Client {
                 Stream::Unix(stream)
             }
         };
-        Ok(Self { stream, size_bytes: 0, flags: 0, structured: false, next_cookie: 1 })
+        let description = String::new();
+        Ok(Self { stream, size_bytes: 0, flags: 0, structured: false, description, next_cookie: 1 })
     }
 
     /// Connects, shakes hands and opens an export with GO; simple replies.
@@ -111,7 +113,20 @@ impl Client {
 
     /// Chooses an export on a connection that has sent its flags.
     pub fn go(&mut self, export: &str) -> Result<(), ClientError> {
-        self.send(&option_frame(option::GO, &go_payload(export)))?;
+        self.go_with(&go_payload(export))
+    }
+
+    /// The same, and asks for the export's description.
+    pub fn go_described(&mut self, export: &str) -> Result<(), ClientError> {
+        let mut payload = go_payload(export);
+        let count = payload.len() - 2;
+        payload[count..].copy_from_slice(&[0, 1]);
+        payload.extend_from_slice(&[0, 2]);
+        self.go_with(&payload)
+    }
+
+    fn go_with(&mut self, payload: &[u8]) -> Result<(), ClientError> {
+        self.send(&option_frame(option::GO, payload))?;
         let mut told = false;
         loop {
             let answer = self.option_reply()?;
@@ -121,6 +136,9 @@ impl Client {
                     self.size_bytes = u64_at(&answer.data, 2);
                     self.flags = u16_at(&answer.data, 10);
                     told = true;
+                }
+                reply::INFO if answer.data.len() >= 2 && u16_at(&answer.data, 0) == 2 => {
+                    self.description = String::from_utf8_lossy(&answer.data[2..]).into_owned();
                 }
                 reply::INFO => {}
                 kind if kind >= reply::ERR_UNSUP => return Err(ClientError::Refused(kind, answer.text())),
@@ -132,6 +150,11 @@ impl Client {
     /// Export size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Description of the export, where it was asked for.
+    pub fn description(&self) -> &str {
+        &self.description
     }
 
     /// Transmission flags of the export.
@@ -214,7 +237,12 @@ impl Client {
         let mut answer: Option<Reply> = None;
         loop {
             let mut head = [0; 20];
-            self.stream.read_exact(&mut head)?;
+            self.stream.read_exact(&mut head[..16])?;
+            if u32_at(&head, 0) == SIMPLE_REPLY_MAGIC && answer.is_none() {
+                // Allowed for everything but READ.
+                return Ok(Reply { cookie: u64_at(&head, 8), error: u32_at(&head, 4), data: Vec::new() });
+            }
+            self.stream.read_exact(&mut head[16..])?;
             if u32_at(&head, 0) != CHUNK_MAGIC {
                 return Err(ClientError::Protocol(format!("chunk {head:02x?}")));
             }
@@ -302,7 +330,8 @@ impl Client {
             Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
         };
         let Self { size_bytes, flags, structured, next_cookie, .. } = *self;
-        Ok(Self { stream, size_bytes, flags, structured, next_cookie })
+        let description = self.description.clone();
+        Ok(Self { stream, size_bytes, flags, structured, description, next_cookie })
     }
 
     fn own_reply(&mut self, cookie: u64, data_len: usize) -> Result<Reply, ClientError> {

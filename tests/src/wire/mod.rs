@@ -5,9 +5,11 @@
 //! product's constants shares its mistakes. Only what the suites need: fixed newstyle,
 //! simple and structured replies, 28-byte requests.
 
+mod claim;
 mod client;
 mod frame;
 
+pub use claim::{Claim, GateIdentity};
 pub use client::{Client, ClientError, Reply};
 pub use frame::{OptionReply, Request, go_payload, option_frame};
 pub(crate) use frame::{u32_at, u64_at};
@@ -44,6 +46,8 @@ pub mod option {
     pub const GO: u32 = 7;
     /// Answer in chunks.
     pub const STRUCTURED_REPLY: u32 = 8;
+    /// Name metadata contexts.
+    pub const LIST_META_CONTEXT: u32 = 9;
 }
 
 /// Option replies by number.
@@ -54,6 +58,8 @@ pub mod reply {
     pub const SERVER: u32 = 2;
     /// One piece of information.
     pub const INFO: u32 = 3;
+    /// One metadata context.
+    pub const META_CONTEXT: u32 = 4;
     /// Unknown option.
     pub const ERR_UNSUP: u32 = 0x8000_0001;
     /// Refused by policy.

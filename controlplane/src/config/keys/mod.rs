@@ -108,6 +108,8 @@ pub enum Kind {
     ExportName,
     /// An absolute directory path.
     Directory,
+    /// An absolute path of a file.
+    File,
     /// `true` or `false`.
     Bool,
     /// A whole number.
@@ -173,7 +175,7 @@ impl Kind {
     pub const fn type_name(self) -> &'static str {
         match self {
             Self::Label | Self::ExportName => "text",
-            Self::Directory => "absolute path",
+            Self::Directory | Self::File => "absolute path",
             Self::Bool => "true or false",
             Self::Integer { .. } => "whole number",
             Self::IntegerOr { .. } => "whole number or word",
@@ -194,7 +196,7 @@ impl Kind {
         match self {
             Self::Label => "1 to 255 bytes, no control characters".to_owned(),
             Self::ExportName => "1 to 4096 bytes, no control characters".to_owned(),
-            Self::Directory => "begins with `/`".to_owned(),
+            Self::Directory | Self::File => "begins with `/`".to_owned(),
             Self::Bool => "`true`, `false`".to_owned(),
             Self::Integer { min, max } => format!("{min} to {max}"),
             Self::IntegerOr { min, max, words } => format!("{min} to {max}, or {}", quoted(words)),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Keys of `[node]` and `[listen]`.
 
-use super::Fallback::{Computed, Text};
+use super::Fallback::{Computed, Text, Unset};
 use super::{Key, Kind};
 use program::{MILLISECOND, REACTOR_MEMORY_BYTES_MIN, SECOND};
 
@@ -10,7 +10,7 @@ pub(crate) const NODE: &[Key] = &[
         "name",
         Kind::Label,
         Computed("the host name"),
-        "Name of this node in status, events and metrics.",
+        "Name of this node in status, events and metrics, and as a member at gates: nodes that use one gate need different names.",
     )
     .restart(),
     Key::new(
@@ -19,6 +19,15 @@ pub(crate) const NODE: &[Key] = &[
         Text("\"/var/lib/holdfast\""),
         "Directory for what must outlive a restart (recorded geometry and identity of each device) and for the \
          control socket `api.sock`; created with mode 0700, one node each. The command line's `--state-dir` wins over it.",
+    )
+    .restart(),
+    Key::new(
+        "gate_key",
+        Kind::File,
+        Unset("no key"),
+        "File with the key that gates and their clients share: 64 hexadecimal digits, readable by its owner alone. With it \
+         claims at gates carry a MAC, and a gate without the same key is refused; without it gates take claims from their \
+         own host only.",
     )
     .restart(),
     Key::new(

@@ -73,6 +73,8 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        epoch: 0,
+        fence: None,
         paths: (0..paths).map(path).collect(),
     }
 }

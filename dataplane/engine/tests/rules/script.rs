@@ -84,6 +84,8 @@ pub fn device(paths: usize) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        epoch: 0,
+        fence: None,
         paths: (0..paths).map(path).collect(),
     }
 }

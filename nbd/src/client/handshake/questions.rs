@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::{Handshake, Phase};
-use crate::option::{BASE_ALLOCATION, INFO_BLOCK_SIZE, OptionCode};
+use crate::option::{BASE_ALLOCATION, INFO_BLOCK_SIZE, INFO_DESCRIPTION, OptionCode};
 use crate::tls::TlsMode;
 use crate::wire::{OPTION_MAGIC, Put};
 
@@ -30,6 +30,15 @@ impl Handshake {
         self.ask(wanted.map_or(OptionCode::GO, |(option, _)| *option));
     }
 
+    /// The listing was answered, or refused: what there is of it may decide what to open.
+    pub(super) fn listed(&mut self) {
+        if self.config.choose_export {
+            self.phase = Phase::Choose;
+        } else {
+            self.ask_after(OptionCode::LIST_META_CONTEXT);
+        }
+    }
+
     pub(super) fn ask(&mut self, option: OptionCode) {
         let mut data = Vec::new();
         match option {
@@ -42,8 +51,11 @@ impl Handshake {
             }
             OptionCode::GO => {
                 put_string(&mut data, &self.config.export);
-                data.put_u16(1);
+                data.put_u16(1 + u16::from(self.wants_description));
                 data.put_u16(INFO_BLOCK_SIZE);
+                if self.wants_description {
+                    data.put_u16(INFO_DESCRIPTION);
+                }
             }
             _ => {}
         }

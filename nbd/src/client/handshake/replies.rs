@@ -9,8 +9,8 @@ use crate::export::{BlockSizes, is_valid_name};
 use crate::limits::LISTED_CONTEXTS_MAX;
 use crate::mode::{EnteredBy, ReplyMode};
 use crate::option::{
-    BASE_ALLOCATION, INFO_BLOCK_SIZE, INFO_EXPORT, OptionCode, OptionError, REP_ACK, REP_INFO,
-    REP_META_CONTEXT,
+    BASE_ALLOCATION, INFO_BLOCK_SIZE, INFO_DESCRIPTION, INFO_EXPORT, OptionCode, OptionError, REP_ACK,
+    REP_INFO, REP_META_CONTEXT,
 };
 use crate::text::printable;
 use crate::wire::Reader;
@@ -45,6 +45,10 @@ impl Handshake {
                 let (size_bytes, flags) = self.export.ok_or(HandshakeError::NoExportInfo)?;
                 return self.finish(EnteredBy::Go, size_bytes, flags);
             }
+            OptionCode::LIST_META_CONTEXT => {
+                self.listed();
+                return Ok(());
+            }
             _ => {}
         }
         self.ask_after(self.asked);
@@ -64,10 +68,13 @@ impl Handshake {
             }
             _ => {
                 // Contexts that came before the error do not count.
+                if option == OptionCode::LIST_META_CONTEXT {
+                    self.listed_contexts.clear();
+                    self.listed();
+                    return;
+                }
                 if option == OptionCode::SET_META_CONTEXT {
                     self.base_allocation_id = None;
-                } else if option == OptionCode::LIST_META_CONTEXT {
-                    self.listed_contexts.clear();
                 }
                 self.ask_after(option);
             }
@@ -98,6 +105,11 @@ impl Handshake {
                     preferred_bytes,
                     max_bytes,
                 })?);
+            }
+            Some(INFO_DESCRIPTION) if self.wants_description => {
+                let text = str::from_utf8(info.0).ok().filter(|text| is_valid_name(text));
+                self.description =
+                    text.ok_or_else(|| self.malformed("a description that is no text"))?.into();
             }
             // Not asked for: to be ignored.
             Some(_) => {}
