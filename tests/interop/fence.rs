@@ -111,7 +111,7 @@ fn without_the_key_nothing_is_raised_killed_or_opened() {
     let (mut second, _) = Client::greet_gate(&gate.endpoint, "vol0").expect("a gate");
     match second.go(&overheard) {
         Err(ClientError::Refused(reply::ERR_POLICY, text)) => {
-            assert!(text.contains("MAC is wrong"), "{text}")
+            assert!(text.contains("MAC is wrong"), "{text}");
         }
         other => panic!("a replayed claim was taken: {other:?}"),
     }
@@ -121,7 +121,7 @@ fn without_the_key_nothing_is_raised_killed_or_opened() {
         assert_ne!(forged, overheard);
         match first.go(&forged) {
             Err(ClientError::Refused(reply::ERR_POLICY, text)) => {
-                assert!(text.contains("MAC is wrong"), "{text}")
+                assert!(text.contains("MAC is wrong"), "{text}");
             }
             other => panic!("{forged} was taken: {other:?}"),
         }
