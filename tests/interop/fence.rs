@@ -384,6 +384,7 @@ fn a_node_claims_and_serves_over_two_addresses() {
     assert_eq!(identity(&gate).field("h"), "m1");
     // A restart is a new epoch, and ends what the old process had.
     node.process().kill();
+    gone(node.host());
     let mut node = Node::start(&dir, &config);
     node.await_state("vol0", "a", "up");
     assert_eq!(identity(&gate).field("e"), "2");
