@@ -111,7 +111,7 @@ fn without_the_key_nothing_is_raised_killed_or_opened() {
     let (mut second, _) = Client::greet_gate(&gate.endpoint, "vol0").expect("a gate");
     match second.go(&overheard) {
         Err(ClientError::Refused(reply::ERR_POLICY, text)) => {
-            assert!(text.contains("MAC is wrong"), "{text}")
+            assert!(text.contains("MAC is wrong"), "{text}");
         }
         other => panic!("a replayed claim was taken: {other:?}"),
     }
@@ -121,7 +121,7 @@ fn without_the_key_nothing_is_raised_killed_or_opened() {
         assert_ne!(forged, overheard);
         match first.go(&forged) {
             Err(ClientError::Refused(reply::ERR_POLICY, text)) => {
-                assert!(text.contains("MAC is wrong"), "{text}")
+                assert!(text.contains("MAC is wrong"), "{text}");
             }
             other => panic!("{forged} was taken: {other:?}"),
         }
@@ -384,6 +384,7 @@ fn a_node_claims_and_serves_over_two_addresses() {
     assert_eq!(identity(&gate).field("h"), "m1");
     // A restart is a new epoch, and ends what the old process had.
     node.process().kill();
+    gone(node.host());
     let mut node = Node::start(&dir, &config);
     node.await_state("vol0", "a", "up");
     assert_eq!(identity(&gate).field("e"), "2");

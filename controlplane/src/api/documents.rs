@@ -111,6 +111,21 @@ pub struct SessionDocument {
     pub peer: String,
     /// Requests accepted and not answered.
     pub inflight: u32,
+    /// What it claimed at a gate, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimDocument>,
+}
+
+/// What a session claimed at a gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClaimDocument {
+    /// Member.
+    pub member: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// It was overtaken or killed, and what it had in execution is waited for.
+    pub ended: bool,
 }
 
 /// One path.
@@ -204,7 +219,12 @@ impl DeviceDocument {
 
 impl SessionDocument {
     fn new(status: &SessionStatus) -> Self {
-        Self { peer: status.peer.clone(), inflight: status.in_flight }
+        let claim = status.claim.as_ref().map(|claim| ClaimDocument {
+            member: claim.member.clone(),
+            epoch: claim.epoch,
+            ended: claim.ended,
+        });
+        Self { peer: status.peer.clone(), inflight: status.in_flight, claim }
     }
 }
 

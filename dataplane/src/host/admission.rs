@@ -17,7 +17,7 @@ use ring::socket;
 use crate::gate::register::{Granted, Wish};
 use crate::gate::{ClaimMail, ClaimRefused, Claimed, Gate, auth};
 use crate::host::handshake::{Shaking, Stage};
-use crate::host::lookup::export_info;
+use crate::host::lookup::{NOT_REACHED, export_info};
 use crate::log;
 use crate::mailbox::Mail;
 use crate::reactor::Reactor;
@@ -95,6 +95,9 @@ impl Reactor {
             }
         };
         let Some(geometry) = export.geometry else {
+            if shaking.waited {
+                return shaking.machine.answer_lookup(Err(LookupError::Shutdown(NOT_REACHED.into())));
+            }
             return self.handshake_wait(key);
         };
         let info = export_info(&volume, &geometry, false);

@@ -23,7 +23,7 @@ use crate::slab::Key;
 use crate::timers::Due;
 
 /// What a host is told of a device that was never seen.
-const NOT_REACHED: &str = "no path of this device has been reached yet, so its size is not known";
+pub(crate) const NOT_REACHED: &str = "no path of this device has been reached yet, so its size is not known";
 
 impl Reactor {
     pub(crate) fn handshake_list(&mut self, key: Key) {

@@ -52,8 +52,11 @@ impl Reactor {
     fn device_add(&mut self, program: DeviceProgram) {
         // Jitter must differ between processes and devices; nothing else depends on it.
         let seed = RandomState::new().hash_one(&program.name);
-        let engine = Engine::new(&program, seed, self.clock.now());
         let gate = self.node.directory.gate(&program.name);
+        // What a gate before this one had sent to its server may still be carried out (W10).
+        let unclean = program.unclean || gate.as_ref().is_some_and(|gate| gate.register.unclean);
+        let told = DeviceProgram { unclean, ..program.clone() };
+        let engine = Engine::new(&told, seed, self.clock.now());
         let mut device = Device::new(program, engine);
         device.guard = gate.map(Guard::new);
         let key = self.devices.insert(device);

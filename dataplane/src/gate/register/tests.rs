@@ -253,6 +253,22 @@ fn a_fence_waits_for_what_another_process_has_dispatched() {
     let _ = three;
 }
 
+/// The cost on the path of a write. The bound is loose; the figure is printed for the report.
+#[test]
+fn passing_the_fence_costs_next_to_nothing() {
+    const REQUESTS: u32 = 2_000_000;
+    let volume = Volume::one();
+    let mut guard = volume.guard();
+    let began = std::time::Instant::now();
+    for _ in 0..REQUESTS / 16 {
+        let started: [u64; 16] = std::array::from_fn(|_| guard.begin().expect("nobody raises"));
+        started.into_iter().for_each(|generation| guard.end(generation));
+    }
+    let each = began.elapsed() / REQUESTS;
+    eprintln!("{each:?} for each write");
+    assert!(each < std::time::Duration::from_micros(2), "{each:?}");
+}
+
 #[test]
 fn two_processes_that_raise_at_once_agree() {
     let volume = Volume::one();
