@@ -190,6 +190,8 @@ pub struct TcpSample {
     pub outq_bytes: u32,
     /// Milliseconds since the last ACK arrived.
     pub last_ack_ms: u32,
+    /// Probes of a closed window or an idle connection since the last ACK.
+    pub probes: u32,
     /// Retransmission time-out in microseconds.
     pub rto_us: u32,
 }

@@ -34,6 +34,11 @@ pub(crate) const TICK: Nanos = 25 * MILLISECOND;
 const QUIET: Nanos = 100 * MILLISECOND;
 /// At most this often.
 const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
+/// The same for a lane that is kept for late replies alone.
+const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
+/// A kept lane's peer is gone when so many probes of our kernel were sent in vain: it sends
+/// the next only when it has waited for the last, so two of them were surely not answered.
+pub(crate) const PROBES_IN_VAIN: u32 = 3;
 /// A silent link is aborted after this long (W1).
 const SILENT_ABORT: Nanos = SECOND;
 /// A suspect lane that stays without an answer this long is given up.
@@ -271,6 +276,7 @@ impl Engine {
     /// hold they are let go without proof, and the zombie is kept for what its late replies
     /// tell; with several writers nothing could be mended then, so it is closed instead.
     fn check_zombie(&mut self, slot: u16) {
+        self.sample_zombie(slot);
         let lane = self.lane_at(slot);
         let hold = match self.program.no_path {
             _ if self.program.unproven == Unproven::Hold && self.rules.w13_hold => Nanos::MAX,
@@ -298,6 +304,17 @@ impl Engine {
         for piece in pieces {
             self.report_let_go(piece, path);
             self.let_go(piece, path);
+        }
+    }
+
+    /// W13: what says that a zombie's writes are alive is that its peer's kernel acknowledges.
+    fn sample_zombie(&mut self, slot: u16) {
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        if now - lane.last_sample >= ZOMBIE_SAMPLE_INTERVAL && !lane.offer().local {
+            lane.last_sample = now;
+            let id = lane.id;
+            self.act(Action::SampleTcp(id));
         }
     }
 

@@ -16,6 +16,7 @@ use policies::Probation;
 use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 
 use crate::engine::Engine;
+use crate::health::PROBES_IN_VAIN;
 use crate::lane::{Cause, Lane, LaneState, Slot, Use};
 use crate::path::Admin;
 use crate::request::{Kind, Origin, PieceState};
@@ -477,6 +478,12 @@ impl Engine {
             self.time_lane(id.slot, !closed);
         }
         let lane = self.lane_at(id.slot);
+        if lane.state == LaneState::Zombie && sample.probes >= PROBES_IN_VAIN {
+            // Behind a closed window our kernel would go on for a quarter of an hour. No reply
+            // can come; what it may do with its queue later is worse (W1).
+            self.close(id.slot, Close::Abort);
+            return;
+        }
         if silent && now > lane.last_active {
             self.suspect(id.slot, Cause::LinkSilent, format!("the link is silent: {sample}"));
         }

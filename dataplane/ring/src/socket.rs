@@ -162,6 +162,8 @@ pub struct TcpInfo {
     pub outq_bytes: u32,
     /// Milliseconds since the last ACK arrived.
     pub last_ack_ms: u32,
+    /// Probes of a closed window or an idle connection since the last ACK.
+    pub probes: u32,
     /// Retransmission time-out in microseconds, before it was doubled by
     /// retransmissions: a silent link would else look patient.
     pub rto_us: u32,
@@ -192,6 +194,7 @@ pub fn tcp_info(fd: &Fd) -> io::Result<TcpInfo> {
         notsent_bytes: queue_bytes(fd, SIOCOUTQNSD)?,
         outq_bytes,
         last_ack_ms: info.tcpi_last_ack_recv,
+        probes: u32::from(info.tcpi_probes),
         rto_us: info.tcpi_rto >> info.tcpi_backoff.min(31),
     })
 }

@@ -128,6 +128,7 @@ impl Reactor {
             notsent_bytes: info.notsent_bytes,
             outq_bytes: info.outq_bytes,
             last_ack_ms: info.last_ack_ms,
+            probes: info.probes,
             rto_us: info.rto_us,
         };
         self.events.push_back((device, Event::Tcp { lane: id, sample }));

@@ -227,7 +227,6 @@ impl Case {
         wait::until_true(&format!("{self}: the stalled copies to be {fate:?}"), || match fate {
             Fate::Executed | Fate::Answered => executed(),
             Fate::Discarded => spent(),
-            Fate::EarlyOrNever => executed() || spent(),
         });
     }
 

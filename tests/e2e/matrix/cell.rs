@@ -72,9 +72,6 @@ pub(super) enum Fate {
     Answered,
     /// It never reaches the storage.
     Discarded,
-    /// Executed and answered if it is let loose before TCP_USER_TIMEOUT (2 s) ends the
-    /// connection, discarded afterwards.
-    EarlyOrNever,
 }
 
 pub(super) const FAULTS: [Fault; 4] = [Fault::Reset, Fault::Fin, Fault::SilentLink, Fault::SilentServer];
@@ -137,7 +134,6 @@ pub(super) fn fate(stall: Stall, cell: Cell) -> Fate {
     match (stall, cell.fault) {
         // An abort empties the queue (W1).
         (Stall::SendQueue, Fault::Reset | Fault::Fin | Fault::SilentLink) => Fate::Discarded,
-        (Stall::SendQueue, Fault::SilentServer) => Fate::EarlyOrNever,
         (_, Fault::SilentServer) => Fate::Answered,
         (_, Fault::Reset | Fault::Fin | Fault::SilentLink) => Fate::Executed,
     }

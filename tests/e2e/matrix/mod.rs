@@ -17,7 +17,7 @@
 //! | the server's receive queue | executed late | executed late | executed late | executed late, answered |
 //! | execution | executed late | executed late | executed late | executed late, answered |
 //! | a relay in the network | executed late | executed late | executed late | executed late, answered |
-//! | our own send queue | discarded (W1) | discarded (W1) | discarded (W1) | executed late and answered, or discarded when TCP_USER_TIMEOUT was faster |
+//! | our own send queue | discarded (W1) | discarded (W1) | discarded (W1) | executed late, answered |
 //!
 //! What cannot exist, and why it is not in the table: single packets that are late in the
 //! network after a reset or an end of file of the *server* find no connection any more and

@@ -16,8 +16,13 @@ const SIZE_BYTES: u64 = 1 << 20;
 /// assumption of that mode must hold in the test, or the test shows nothing.
 const QUIESCE: &str = "6s";
 /// Of `unproven = "hold"`, where no timer may count.
-pub(super) const HOLD_QUIESCE_MS: u64 = 1500;
+pub(super) const HOLD_QUIESCE_MS: u64 = 3500;
 const HOLD: &str = "10s";
+/// Long enough for A of every device to be sent into the stall before the first is noticed.
+const PATIENCE: [&str; 2] = [
+    r#"canary = { interval = "5s", idle = "5s", deadline = "2s" }"#,
+    r#"deadline = { read = "2s", write = "3s" }"#,
+];
 
 /// Drops in this order: what uses the network goes before it.
 pub(super) struct Site {
@@ -192,7 +197,7 @@ fn port_of(mode: Mode) -> u16 {
 }
 
 fn config(dir: &TestDir, sides: &[Side], good: &Relay) -> Config {
-    Cell::all().fold(Config::new(dir), |config, cell| {
+    Cell::all().fold(Config::new(dir).defaults(&PATIENCE), |config, cell| {
         let side = sides.iter().find(|side| side.mode == cell.mode).expect("there is one for each mode");
         let stalled = side.relays[link_of(cell.fault)].endpoint();
         config.device(device(cell, stalled, good.endpoint()))

@@ -698,6 +698,7 @@ impl World {
                     outq_bytes: u32::from(silent) * 100,
                     last_ack_ms: if silent { 1000 } else { 0 },
                     rto_us: 200_000,
+                    ..TcpSample::default()
                 };
                 self.engine.handle(self.now, Event::Tcp { lane, sample });
             }

@@ -262,6 +262,21 @@ fn a_closed_window_turns_the_user_timeout_off() {
     assert_eq!(s.timed, [(stuck.lane, false), (stuck.lane, true)]);
 }
 
+/// W1, W13: a kept lane whose peer acknowledges nothing any more is not waited for: behind a
+/// closed window our kernel would probe it for a quarter of an hour.
+#[test]
+fn a_zombie_whose_peer_is_gone_is_aborted() {
+    let mut s = Script::up(&device(2));
+    let stuck = stalled(&mut s);
+    let closed = TcpSample { notsent_bytes: 100_000, outq_bytes: 100_000, ..TcpSample::default() };
+    s.event(Event::Tcp { lane: stuck.lane, sample: TcpSample { probes: 1, ..closed } });
+    assert!(s.closing.is_empty(), "a stopped server answers probes: one is always under way");
+    s.event(Event::Tcp { lane: stuck.lane, sample: TcpSample { probes: 3, ..closed } });
+    assert_eq!(s.closing, [(stuck.lane, Close::Abort)]);
+    s.down(stuck.lane, LaneFault::ByUs);
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "nothing is proven: quiesce begins");
+}
+
 /// W10: after a crash of our own no write is issued before `quiesce`; reads are.
 #[test]
 fn a_new_process_waits_for_the_old_ones_writes() {
