@@ -165,6 +165,9 @@ pub(crate) struct Lane {
     pub(crate) canary_sent: Option<Nanos>,
     /// When the last canary was sent, answered or not.
     pub(crate) last_canary: Nanos,
+    /// Known to be of the server process that holds what its cache domain has acknowledged
+    /// (F6): the first lane of the domain, and every one that was up while such a lane answered.
+    pub(crate) linked: bool,
     /// The FLUSH of a drained lane was sent.
     pub(crate) drain_flushed: bool,
     /// Requests in flight, host pieces only.
@@ -201,6 +204,7 @@ impl Lane {
             last_sample: 0,
             canary_sent: None,
             last_canary: 0,
+            linked: false,
             drain_flushed: false,
             in_flight: 0,
             in_flight_bytes: 0,

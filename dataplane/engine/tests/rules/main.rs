@@ -4,6 +4,7 @@
 
 mod retention;
 mod script;
+mod simulated;
 
 use engine::{Close, Event, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
