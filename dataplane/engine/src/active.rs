@@ -207,6 +207,11 @@ impl Engine {
         {
             self.active.waiting_for = Some(old);
         }
+        if self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive {
+            // Not only the last one: a path before it may have open copies still. The path
+            // it goes back to is no second one.
+            self.active.waiting_for = self.unproven_beside(next);
+        }
         self.active.members.clear();
         self.active.members.push(next);
         self.active.writers.clear();
@@ -250,12 +255,20 @@ impl Engine {
         }
     }
 
+    /// A path other than this one on which something may still be carried out.
+    fn unproven_beside(&self, path: usize) -> Option<usize> {
+        (0..self.paths.len()).find(|&other| other != path && self.path_has_open_copies(other))
+    }
+
     /// Something was settled: the new path may be free to start.
     pub(crate) fn after_proof(&mut self) {
-        if let Some(old) = self.active.waiting_for
-            && !self.must_wait_for(old)
-        {
-            self.active.waiting_for = None;
+        let Some(old) = self.active.waiting_for else { return };
+        match (self.program.exclusive, self.active.members.first()) {
+            (Exclusive::Proven, Some(&member)) if self.rules.w20_exclusive => {
+                self.active.waiting_for = self.unproven_beside(member);
+            }
+            _ if !self.must_wait_for(old) => self.active.waiting_for = None,
+            _ => {}
         }
     }
 

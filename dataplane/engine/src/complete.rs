@@ -31,6 +31,11 @@ pub(crate) const SECOND_OPINION: Nanos = 30 * SECOND;
 /// Unconfirmed EIOs in a row that take a path out.
 pub(crate) const STRIKES: u8 = 3;
 
+/// EIO and the like: the storage itself failed.
+pub(crate) fn is_storage_error(errno: Errno) -> bool {
+    classify_errno(errno.to_wire()) == FaultClass::StorageError
+}
+
 /// A copy of a piece that was answered.
 struct Answered {
     path: usize,
@@ -57,8 +62,11 @@ impl Engine {
         };
         lane.last_reply = now;
         lane.last_active = now;
-        let path = lane.path;
+        let (path, linked) = (lane.path, lane.linked);
         let slot = lane.settle(index);
+        if linked {
+            self.link_domain(self.paths[path].domain);
+        }
         match slot.used {
             Use::Free => panic!("a free slot was found"),
             Use::Piece { piece, flush_after, flushing: _, moved } => {
@@ -80,6 +88,15 @@ impl Engine {
         if result.is_ok() {
             self.count_on_path(answered);
         }
+        let flush = self.was_flush(answered);
+        if flush && result.is_err_and(is_storage_error) {
+            // Whoever asked for it, and if it comes late: what was in that cache may be
+            // lost, and no later FLUSH would tell.
+            self.flush_failed(answered.path);
+        }
+        let failed_at = self.domains[self.paths[answered.path].domain].failed_at;
+        let beside = flush && failed_at.is_some_and(|failed| answered.slot.sent_at <= failed);
+        let result = if beside { result.and(Err(Errno::Io)) } else { result };
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
             if self.pieces.get(answered.piece).ghost {
@@ -96,6 +113,12 @@ impl Engine {
                 self.piece_error(answered, errno);
             }
         }
+    }
+
+    /// A FLUSH of a host, or the one that ends an emulated FUA.
+    fn was_flush(&self, answered: &Answered) -> bool {
+        let emulated = matches!(answered.slot.used, Use::Piece { flushing: true, .. });
+        emulated || matches!(self.pieces.get(answered.piece).kind, Kind::Flush { .. })
     }
 
     fn release_data(&mut self, data: Option<BufferId>) {
@@ -172,7 +195,8 @@ impl Engine {
             let settled = Settled { domain, mark: self.domains[domain].acked, durable };
             self.pieces.get_mut(key).settled = Some(settled);
         }
-        if mark > 0 || matches!(flush, Kind::Flush { .. }) {
+        let linked = self.lane_if(answered.lane).is_some_and(|lane| lane.linked);
+        if linked && (mark > 0 || matches!(flush, Kind::Flush { .. })) {
             self.flushed(domain, mark);
         }
         self.paths[answered.path].strikes = 0;
@@ -222,7 +246,7 @@ impl Engine {
                 if matches!(self.pieces.get(key).kind, Kind::Flush { .. }) {
                     // Asked again, a server may answer well although what it lost is
                     // gone: a failed FLUSH is believed at once (F9).
-                    self.flush_failed(key, answered.path);
+                    self.piece_failed(key, Errno::Io);
                     return;
                 }
                 let piece = self.pieces.get_mut(key);
@@ -379,11 +403,11 @@ impl Engine {
 
     fn answer_host(&mut self, request: &Request, kept: bool) {
         let mut result = request.error.map_or(Ok(()), Err);
+        // Any failed FLUSH tells its session, of whatever was lost by then.
         if request.host.command == Command::Flush
-            && result.is_ok()
-            && (self.lost_writes.is_some() || self.owes_flush_error(request.host.session))
+            && (self.owes_flush_error(request.host.session) || self.lost_writes.is_some())
         {
-            result = Err(Errno::Io);
+            result = result.and(Err(Errno::Io));
         }
         self.reply_to_host(request.host, result);
         if let Some(payload) = request.host.payload.filter(|_| !kept) {

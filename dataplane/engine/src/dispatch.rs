@@ -194,10 +194,16 @@ impl Engine {
 
     /// The least loaded lane of a path that may be used.
     pub(crate) fn lane_of(&self, path: usize) -> Option<u16> {
+        self.lane_of_which(path, |_| true)
+    }
+
+    /// The same, of those that fit.
+    pub(crate) fn lane_of_which(&self, path: usize, fits: impl Fn(&u16) -> bool) -> Option<u16> {
         self.paths[path]
             .lanes
             .iter()
             .copied()
+            .filter(fits)
             .filter(|&slot| {
                 let lane = self.lane_at(slot);
                 lane.is_up() && lane.has_room() && (lane.suspicion.is_none() || self.active.last_resort)

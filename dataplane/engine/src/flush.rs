@@ -21,8 +21,9 @@ use alloc::format;
 use alloc::string::String;
 
 use nbd::{Command, CommandFlags, Errno};
-use program::PathProgram;
+use program::{Nanos, PathProgram};
 
+use crate::complete::is_storage_error;
 use crate::engine::Engine;
 use crate::lane::{Lane, LaneState, Use};
 use crate::path::Admin;
@@ -49,6 +50,11 @@ pub(crate) struct Domain {
     pub(crate) lost: Option<u64>,
     /// Its FLUSH failed: everything is written again before the next.
     rewrite: bool,
+    /// Some lane is up that is not known to be of the process that holds its cache.
+    unlinked: bool,
+    /// When that was answered last. A cache that failed to write tells one FLUSH; another
+    /// that was on its way then may be answered well and has not covered what is lost.
+    pub(crate) failed_at: Option<Nanos>,
     /// Volume and cache generation that a gate told (F6): equal ones are one cache.
     cache: Option<(u128, u64)>,
 }
@@ -146,32 +152,30 @@ impl Engine {
         let in_use = self.active.writers.iter().copied().filter(|&path| fits(path));
         let others = (0..self.paths.len()).filter(|&path| fits(path) && self.paths[path].usable);
         let draining = || {
-            let usable =
-                |lane: &&Lane| lane.state == LaneState::Draining && lane.has_spare() && fits(lane.path);
+            let usable = |lane: &&Lane| {
+                lane.state == LaneState::Draining && lane.has_spare() && fits(lane.path) && lane.linked
+            };
             self.lanes.iter().flatten().find(usable).map(|lane| lane.id.slot)
         };
-        in_use.chain(others).find_map(|path| self.lane_of(path)).or_else(draining)
+        // What is dirty is behind the linked lanes.
+        let linked = |slot: &u16| domain == ANY || self.lane_at(*slot).linked;
+        in_use.chain(others).find_map(|path| self.lane_of_which(path, linked)).or_else(draining)
     }
 
     /// A FLUSH failed. Every session is told once, as the kernel tells every open
-    /// file once: what it wrote may be what was lost.
-    pub(crate) fn flush_failed(&mut self, key: Key, path: usize) {
-        let told = self.pieces.get(key).request.map(|request| self.requests.get(request).host.session);
-        self.owe_flush_error(told);
+    /// file once: what it wrote may be what was lost. Its next FLUSH fails, whichever is
+    /// answered first: one that was on its way elsewhere has not covered what may be lost.
+    pub(crate) fn flush_failed(&mut self, path: usize) {
         let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
         self.event("flush_failed", Some(path), "F9", text.into());
         let domain = self.paths[path].domain;
         self.domains[domain].rewrite = self.retains();
-        self.piece_failed(key, Errno::Io);
-    }
-
-    /// The next FLUSH of every session but this one fails.
-    fn owe_flush_error(&mut self, but: Option<SessionId>) {
+        self.domains[domain].failed_at = Some(self.now);
         if !self.rules.f9_every_session {
             return;
         }
         for session in &mut self.sessions {
-            session.flush_error |= Some(session.id) != but;
+            session.flush_error = true;
         }
     }
 
@@ -206,12 +210,14 @@ impl Engine {
     pub(crate) fn drain_flush_reply(&mut self, id: LaneId, mark: u64, result: Result<(), Errno>) {
         let path = self.lane_mut(id).path;
         let domain = self.paths[path].domain;
-        if result.is_ok() {
-            self.flushed(domain, mark);
-        } else if !self.domain_lost(domain) {
-            let text = "FLUSH before the path was given up failed: writes acknowledged before it may be lost";
-            self.event("flush_failed", Some(path), "F9", text.into());
-            self.owe_flush_error(None);
+        match result {
+            Ok(()) if self.lane_mut(id).linked => self.flushed(domain, mark),
+            Ok(()) => {}
+            // What is retained is written again, and nobody need hear of it.
+            Err(_) if self.domain_lost(domain) => {}
+            Err(errno) if is_storage_error(errno) => self.flush_failed(path),
+            // It is leaving (ESHUTDOWN): the domain stays dirty, a host's FLUSH waits for it.
+            Err(_) => {}
         }
     }
 
@@ -233,7 +239,7 @@ impl Engine {
     /// A FLUSH of `domain` that covers `mark` writes was answered well.
     pub(crate) fn flushed(&mut self, domain: usize, mark: u64) {
         let entry = &mut self.domains[domain];
-        if entry.lost.is_some() {
+        if entry.lost.is_some() || entry.rewrite {
             // Whatever answered has not what was lost; the replay ends that.
             return;
         }
@@ -256,11 +262,42 @@ impl Engine {
         let alive = self.lanes.iter().flatten().any(|lane| {
             self.paths[lane.path].domain == domain
                 && matches!(lane.state, LaneState::Up | LaneState::Draining)
+                && lane.linked
         });
+        if !alive {
+            self.domains[domain].unlinked = true;
+            self.link_domain(domain);
+        }
         let entry = &self.domains[domain];
         let news = entry.acked > entry.flushed && entry.lost != Some(entry.acked);
         if !alive && news && !self.domain_lost(domain) {
             self.domains[domain].unproven = true;
+        }
+    }
+
+    /// A lane was accepted. While another one of the domain stands and does not answer, the
+    /// server behind that one may be gone, and this one a new process without its cache (F6).
+    pub(crate) fn link_lane(&mut self, slot: u16) {
+        let domain = self.paths[self.lane_at(slot).path].domain;
+        let other = self.lanes.iter().flatten().any(|lane| {
+            lane.id.slot != slot
+                && lane.linked
+                && self.paths[lane.path].domain == domain
+                && matches!(lane.state, LaneState::Up | LaneState::Draining)
+        });
+        self.lane_at_mut(slot).linked = !other;
+        self.domains[domain].unlinked |= other;
+    }
+
+    /// A linked lane has answered, so every lane of the domain that is up is of that process;
+    /// or none is left, and they begin anew.
+    pub(crate) fn link_domain(&mut self, domain: usize) {
+        if !core::mem::take(&mut self.domains[domain].unlinked) {
+            return;
+        }
+        for slot in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[slot].as_mut() else { continue };
+            lane.linked |= self.paths[lane.path].domain == domain && lane.state == LaneState::Up;
         }
     }
 

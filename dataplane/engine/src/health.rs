@@ -500,7 +500,7 @@ impl Engine {
     }
 
     /// Requests that waited too long for something other than a path: a
-    /// quarantine (W13), a cache domain (F2), a second opinion on an EIO.
+    /// quarantine or proof (W13, W20), a cache domain (F2), a second opinion on an EIO.
     fn check_waiting(&mut self) {
         let now = self.now;
         let hold = match self.program.no_path {
@@ -514,9 +514,11 @@ impl Engine {
             .filter(|(key, request)| {
                 let flush = request.host.command == nbd::Command::Flush;
                 let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
+                // W5 with `unproven = "hold"`: proof may never come.
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
-                (blocked || unproven || (flush && self.waits(*key))) && now - request.accepted >= hold
+                let stuck = (flush || self.active.waiting_for.is_some()) && self.waits(*key);
+                (blocked || unproven || stuck) && now - request.accepted >= hold
             })
             .map(|(key, _)| key)
             .collect();

@@ -171,6 +171,9 @@ pub(crate) struct Lane {
     pub(crate) fencing: bool,
     /// TCP_USER_TIMEOUT is on.
     pub(crate) timed: bool,
+    /// Known to be of the server process that holds what its cache domain has acknowledged
+    /// (F6): the first lane of the domain, and every one that was up while such a lane answered.
+    pub(crate) linked: bool,
     /// The FLUSH of a drained lane was sent.
     pub(crate) drain_flushed: bool,
     /// Requests in flight, host pieces only.
@@ -210,6 +213,7 @@ impl Lane {
             finished: false,
             fencing: false,
             timed: true,
+            linked: false,
             drain_flushed: false,
             in_flight: 0,
             in_flight_bytes: 0,

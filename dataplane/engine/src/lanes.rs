@@ -24,6 +24,8 @@ use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
 
 /// A server that was turned away is asked again after this long.
 const REFUSED_RETRY: Nanos = 10 * SECOND;
+/// A server that announced its shutdown is not called again before.
+const LEAVING_RETRY: Nanos = SECOND;
 /// Old connections kept per path.
 const ZOMBIES_MAX: usize = 2;
 /// `path fail`: how long requests in flight may still be answered.
@@ -163,6 +165,7 @@ impl Engine {
         let lane = self.lane_at_mut(slot);
         lane.state = LaneState::Up;
         let (index, offer) = (lane.path, *lane.offer());
+        self.link_lane(slot);
         let returning = self.paths[index].failed_before && !self.paths[index].usable;
         let path = &mut self.paths[index];
         path.proven = true;
@@ -225,6 +228,8 @@ impl Engine {
         }
         let path = lane.path;
         self.lane_at_mut(id.slot).state = LaneState::Draining;
+        // It may go on to accept connections for as long as it takes to leave.
+        self.paths[path].reconnect_at = self.now + LEAVING_RETRY;
         self.paths[path].failed_before = true;
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
         self.regroup();
@@ -238,7 +243,6 @@ impl Engine {
         }
         lane.state = LaneState::Closing;
         let lane = lane.id;
-        let how = if self.rules.w1_abort { how } else { Close::Disconnect };
         self.act(Action::CloseLane { lane, how });
     }
 
@@ -255,9 +259,15 @@ impl Engine {
         }
         self.note_fault(&lane, fault);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
-        // Newest first, so that the oldest ends at the head of the queue.
         let finished = lane.finished || *fault == LaneFault::Drained;
-        for slot in slots.iter().rev() {
+        // What is in doubt comes first: a lost identity read may change which paths carry
+        // I/O, and that must see it (W20). Newest first, so that the oldest ends at the
+        // head of the queue.
+        let is_piece = |slot: &&Slot| matches!(slot.used, Use::Piece { .. });
+        for slot in slots.iter().rev().filter(is_piece) {
+            self.slot_lost(&lane, slot, sent_bytes, finished);
+        }
+        for slot in slots.iter().filter(|slot| !is_piece(slot)) {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
         if self.doubts.iter().any(|doubt| doubt.lane == id) {
@@ -293,8 +303,8 @@ impl Engine {
             return;
         }
         if matches!(fault, LaneFault::ByUs | LaneFault::Drained) {
-            // Why is known already.
-            path.reconnect_at = now + path.backoff.next_delay(draw);
+            // Why is known already, and perhaps when to try again.
+            path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
             return;
         }
         path.errors += 1;
@@ -306,7 +316,7 @@ impl Engine {
                 return;
             }
         }
-        path.reconnect_at = now + path.backoff.next_delay(draw);
+        path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
         if lane.state == LaneState::Opening {
             self.tell_unreachable(index, fault);
         }

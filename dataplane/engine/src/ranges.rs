@@ -131,7 +131,8 @@ impl RangeTable {
         self.near(start, end) && self.dense.iter().any(|&(s, e, ..)| s < end && start < e)
     }
 
-    /// Whether a quarantine touches `[start, end)`.
+    /// Whether a quarantine touches `[start, end)`, or something that may wait for one: a
+    /// lock there could take as long as the quarantine.
     pub(crate) fn is_quarantined(&self, start: u64, end: u64) -> bool {
         let touching = |&&(s, e, ..): &&(u64, u64, u64, Key)| s < end && start < e;
         self.quarantined > 0
@@ -139,7 +140,8 @@ impl RangeTable {
                 .dense
                 .iter()
                 .filter(touching)
-                .any(|&(.., key)| matches!(self.entries.get(key).holder, Holder::Piece(_)))
+                .map(|&(.., key)| self.entries.get(key))
+                .any(|entry| entry.waiting || matches!(entry.holder, Holder::Piece(_)))
     }
 
     /// Entries in all.

@@ -51,6 +51,7 @@ impl Engine {
             if self.paths[path].program_index.is_none() {
                 self.paths[path].admin = Admin::Removed;
                 self.drain(path);
+                self.forget_removed(path);
             }
         }
         self.regroup();
@@ -65,16 +66,24 @@ impl Engine {
             .position(|path| path.admin != Admin::Removed && keeps_lanes(&path.program, &new));
         match kept {
             Some(path) => {
-                let before = self.paths[path].domain;
-                if self.paths[path].program.same_cache != new.same_cache {
-                    self.paths[path].domain = self.domain_for(&new);
-                }
-                let entry = &mut self.paths[path];
-                entry.program = new;
-                entry.program_index = Some(index);
-                self.abandon_domain(before);
+                let path = &mut self.paths[path];
+                path.program = new;
+                path.program_index = Some(index);
             }
-            None => self.add_path(index),
+            None => self.replace_path(index, &new),
+        }
+    }
+
+    /// Adds a path. One that leads where an earlier one of its name led takes over what
+    /// that one proved (3.8) and its cache: what was written through it is still there.
+    fn replace_path(&mut self, index: usize, new: &PathProgram) {
+        let led_there = |path: &Path| path.program.name == new.name && path.program.target == new.target;
+        let old = self.paths.iter().rposition(led_there);
+        self.add_path(index);
+        let (Some(old), Some(added)) = (old, self.paths.len().checked_sub(1)) else { return };
+        self.paths[added].proven = core::mem::take(&mut self.paths[old].proven);
+        if self.paths[old].program.same_cache == new.same_cache {
+            self.paths[added].domain = self.paths[old].domain;
         }
     }
 
@@ -151,4 +160,6 @@ fn keeps_lanes(old: &PathProgram, new: &PathProgram) -> bool {
         && old.in_flight == new.in_flight
         && old.drains == new.drains
         && old.read_only == new.read_only
+        // The cache domain goes with the lanes: what was written through them is there.
+        && old.same_cache == new.same_cache
 }

@@ -36,9 +36,6 @@ macro_rules! rules {
 }
 
 rules! {
-    /// W1: a lane that is given up with bytes still in our send queue is reset. Off: it is
-    /// closed in the ordinary way, and the queue goes out whenever the link lets it.
-    w1_abort,
     /// W3: a write is sent again with the bytes of the first time. Off: with zeroes.
     w3_same_bytes,
     /// W4: a whole frame on a lost connection is in doubt. Off: it counts as never executed.

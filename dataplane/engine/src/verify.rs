@@ -127,10 +127,10 @@ pub(crate) struct Verify {
     at: usize,
     round: u32,
     lock: Option<Key>,
+    /// The lock is held and the reads are out.
+    reading: bool,
     /// Compared with a live path; else with known samples.
     live: bool,
-    /// The candidate was asked for the current place.
-    asked: bool,
     candidate: Option<Digest>,
     reference: Option<Digest>,
     equal: u32,
@@ -163,8 +163,8 @@ impl Engine {
             at: 0,
             round,
             lock: None,
+            reading: false,
             live,
-            asked: false,
             candidate: None,
             reference: None,
             equal: 0,
@@ -217,7 +217,7 @@ impl Engine {
         };
         verify.candidate = None;
         verify.reference = None;
-        verify.asked = false;
+        verify.reading = false;
         let live = verify.live;
         let now = self.now;
         self.verify_of(slot).started = now;
@@ -245,7 +245,7 @@ impl Engine {
             self.restart_verify(slot);
             return;
         }
-        self.verify_of(slot).asked = true;
+        self.verify_of(slot).reading = true;
         self.read_sample(slot, slot, round, offset, false);
         if let (true, Some(reference)) = (live, reference) {
             self.read_sample(reference, slot, round, offset, true);
@@ -345,6 +345,12 @@ impl Engine {
         self.next_place(slot);
     }
 
+    fn skip_place(&mut self, slot: u16) {
+        self.verify_of(slot).skipped = true;
+        self.verify_of(slot).round += 1;
+        self.step(slot);
+    }
+
     fn unlock(&mut self, slot: u16) {
         if let Some(lock) = self.verify_of(slot).lock.take() {
             self.release_range(lock);
@@ -354,8 +360,7 @@ impl Engine {
     fn conclude(&mut self, slot: u16) {
         let path = self.lane_at(slot).path;
         let verify = self.verify_of(slot);
-        let (live, proof, differs, compared) =
-            (verify.live, verify.proof, verify.differs, verify.places.len());
+        let (live, proof, differs, compared) = (verify.live, verify.proof, verify.differs, verify.equal);
         match (live, proof, differs) {
             (true, _, Some(offset)) => self.refuse(
                 slot,
@@ -380,7 +385,7 @@ impl Engine {
         self.paths[path].proven || self.paths.iter().all(|path| !path.proven)
     }
 
-    fn unproven(&mut self, slot: u16, compared: usize) {
+    fn unproven(&mut self, slot: u16, compared: u32) {
         let path = self.lane_at(slot).path;
         let writes_seen = self.identity.writes;
         self.verify_of(slot).writes_seen = writes_seen;
@@ -448,8 +453,14 @@ impl Engine {
                         self.begin_verify(slot);
                     }
                 }
+                LaneState::Verifying if verify.started + VERIFY_TIMEOUT <= self.now && !verify.reading => {
+                    // A write holds this place and gets no further: that may take as long as
+                    // the hold, and this lane may be what it waits for.
+                    self.skip_place(slot);
+                }
                 LaneState::Verifying if verify.started + VERIFY_TIMEOUT <= self.now => {
-                    if !verify.asked || verify.candidate.is_some() {
+                    if verify.candidate.is_some() {
+                        // It answered; what hangs is the reference.
                         self.restart_verify(slot);
                         continue;
                     }

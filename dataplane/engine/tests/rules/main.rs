@@ -5,6 +5,7 @@
 mod fencing;
 mod retention;
 mod script;
+mod simulated;
 
 use engine::{Close, Event, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must be true once every fault is healed (rule T7).
+
+use program::{DeviceState, Nanos, NoPath, Unproven};
+
+use super::Device;
+use crate::env::Env;
+
+impl Device {
+    /// Nothing is open and the engine says so.
+    pub fn is_idle(&self) -> bool {
+        self.open == 0 && self.engine.is_idle()
+    }
+
+    /// How long a request may rightly wait for something that never comes.
+    pub fn longest_wait(&self) -> Nanos {
+        match (self.program.unproven, self.program.no_path) {
+            // A write in doubt that nothing proves ends its successors' patience (W13).
+            (Unproven::Hold, NoPath::Hold(hold)) => hold + self.program.quiesce,
+            _ => 0,
+        }
+    }
+
+    /// The engine's own view is that all is well.
+    pub fn is_well(&self, env: &Env) -> bool {
+        let status = self.engine.status(env.now);
+        if status.quarantined > 0 {
+            // `hold` without any proof keeps its quarantines: that is what it is for. A
+            // blank volume's path may not be provable behind them.
+            let served = matches!(status.state, DeviceState::Optimal | DeviceState::Degraded);
+            return served && self.program.unproven == Unproven::Hold;
+        }
+        status.state == DeviceState::Optimal
+    }
+
+    /// The last words: content, buffers, accounts.
+    pub fn conclude(&self, env: &mut Env) {
+        self.engine.check_invariants();
+        if let Some(text) = self.sweep() {
+            env.fail("T1", || text);
+        }
+        let used = self.buffers.used();
+        if used > 0 && self.is_idle() && self.engine.retained_bytes() == 0 {
+            env.fail("buffers", || format!("{used} buffers were not given back"));
+        }
+    }
+
+    /// Why it is not well.
+    pub fn complaint(&self, env: &Env) -> String {
+        let status = self.engine.status(env.now);
+        let paths: Vec<String> = status
+            .paths
+            .iter()
+            .map(|path| {
+                format!("{} {:?} in flight {} ({})", path.name, path.state, path.in_flight, path.reason)
+            })
+            .collect();
+        format!(
+            "{:?}, {} requests open, {} quarantines; {}",
+            status.state,
+            self.open,
+            status.quarantined,
+            paths.join("; ")
+        )
+    }
+}

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Servers at work, and the checks that are made where the storage is.
+//!
+//! An operation is carried out at one instant, or in two parts, or twice, before it
+//! is answered. Checks here see what no host sees:
+//!
+//! * W6: no discard larger than 32 MiB. W7: nothing is sent again that was refused for good.
+//! * W15: no second copy to the last path. W18, W20: no two paths at once.
+//! * 3.8: nothing of a host reaches another volume. F11: nothing beyond the end of a smaller one.
+
+use engine::{Digest, Event};
+use nbd::{Command, CommandFlags, Errno};
+use program::{Exclusive, MILLISECOND, Nanos, SECOND};
+
+use super::Device;
+use crate::conn::Stage;
+use crate::coverage::Mark;
+use crate::env::Env;
+use crate::medium::{INITIAL, Value, ZERO};
+use crate::op::{Answered, Buffer, Op};
+use crate::oracle::WriteKind;
+use crate::queue::{ConnIndex, Happening, OpRef};
+use crate::sabotage::Sabotage;
+
+/// Largest discard (W6).
+const DISCARD_BYTES_MAX: u64 = 32 << 20;
+/// Definite errors remembered.
+const DEFINITE_MAX: usize = 64;
+/// A request younger than this gives no reason to leave a path that is well.
+const YOUNG: Nanos = 800 * MILLISECOND;
+/// A path that was well for this long gives none either.
+const WELL: Nanos = 20 * SECOND;
+
+impl Device {
+    /// Rules that are visible in what is sent.
+    pub(super) fn check_send(&mut self, env: &mut Env, op: &Op, len: u64) {
+        if !op.for_host {
+            return;
+        }
+        let path = self.conns[op.conn as usize].path;
+        if matches!(op.command, Command::Trim | Command::WriteZeroes) && len > DISCARD_BYTES_MAX {
+            env.fail("W6", || format!("one {:?} of {len} bytes was sent", op.command));
+        }
+        let refused = |&(write, start, end): &(Value, usize, usize)| {
+            write == op.value && op.value > INITIAL && op.start < end && start < op.end
+        };
+        if op.command == Command::Write && self.definite.iter().any(refused) && self.is_open(op.value) {
+            env.fail("W7", || format!("write {} was sent again after ENOSPC", op.value));
+        }
+        if op.value > INITIAL {
+            self.check_copies(env, op, path);
+        }
+        if self.one_path(env) && op.command != Command::Flush {
+            self.check_exclusive(env, op, path);
+        }
+    }
+
+    /// Marks what is sent again; the last path gets no second copy (W15).
+    fn check_copies(&mut self, env: &mut Env, op: &Op, path: usize) {
+        let last = self.paths.iter().all(|view| !view.usable());
+        for &index in &self.live {
+            let conn = &self.conns[index as usize];
+            let ops = conn.serving.iter().copied().chain(conn.frames.iter().map(|frame| frame.op));
+            for other in ops {
+                let other = self.ops.get(other);
+                if other.value != op.value || other.start != op.start || other.command != op.command {
+                    continue;
+                }
+                env.mark(Mark::Resent);
+                if op.flags.contains(CommandFlags::FUA) {
+                    env.mark(Mark::ResentFua);
+                }
+                let second = conn.path == path && conn.stage == Stage::Open && !conn.quiet;
+                if last && second && self.is_open(op.value) {
+                    env.fail("W15", || {
+                        format!("write {} was sent a second time to the last path, p{path}", op.value)
+                    });
+                }
+                return;
+            }
+        }
+    }
+
+    /// W20 and W18: one path at a time.
+    fn check_exclusive(&mut self, env: &mut Env, op: &Op, path: usize) {
+        if self.program.exclusive == Exclusive::Proven && op.writes() {
+            let other = (0..self.paths.len()).find(|&p| p != path && self.paths[p].open_writes > 0);
+            if let Some(other) = other {
+                env.fail("W20", || {
+                    format!("{:?} was sent over p{path} while p{other} may still write", op.command)
+                });
+            }
+        }
+        for &index in &self.live {
+            let conn = &self.conns[index as usize];
+            let well = env.well_since(conn.path).is_some_and(|since| since + WELL <= env.now);
+            if conn.path == path || !conn.is_open() || conn.quiet || !well {
+                continue;
+            }
+            let ops = conn.serving.iter().copied().chain(conn.frames.iter().map(|frame| frame.op));
+            let mut ops = ops.map(|op| self.ops.get(op)).filter(|op| op.command != Command::Flush);
+            let young = ops.any(|op| op.for_host && op.sent_at + YOUNG > env.now);
+            let old = conn.serving.iter().any(|&op| self.ops.get(op).sent_at + YOUNG <= env.now);
+            if young && !old {
+                let from = conn.path;
+                let rule =
+                    if self.program.access == program::AccessPolicy::ActivePassive { "W20" } else { "W18" };
+                env.fail(rule, || {
+                    format!("{:?} was sent over p{path} while p{from}, which is well, is at work", op.command)
+                });
+                return;
+            }
+        }
+    }
+
+    pub(super) fn execute(&mut self, env: &mut Env, op: OpRef, again: bool) {
+        if !self.ops.is(op) {
+            return;
+        }
+        let conn = self.ops.get(op.index).conn;
+        let server = env.links[self.conns[conn as usize].path].server;
+        if !env.servers[server].alive {
+            return;
+        }
+        if env.servers[server].stopped {
+            env.servers[server].frozen.push((self.index, op, again));
+            return;
+        }
+        self.apply(env, op.index);
+        if !again && self.ops.get(op.index).writes() && env.rng.chance(env.plan.faults.twice_ppm) {
+            env.mark(Mark::Twice);
+            let delay = env.rng.below(env.servers[server].plan.service);
+            env.schedule(server, self.index, op, delay, true);
+            return;
+        }
+        self.finish_op(env, conn, op);
+    }
+
+    /// In service no more: its answer goes back, the next one is taken.
+    fn finish_op(&mut self, env: &mut Env, conn: ConnIndex, op: OpRef) {
+        let entry = &mut self.conns[conn as usize];
+        entry.serving.retain(|&serving| serving != op.index);
+        let ours = entry.is_ours();
+        if ours {
+            if self.ops.get(op.index).writes() {
+                // Only the answer is missing: it can write no more.
+                let path = self.conns[conn as usize].path;
+                self.paths[path].open_writes -= 1;
+            }
+            env.after(env.plan.latency, Happening::Answer(self.index, op));
+        } else {
+            let discard = matches!(self.ops.get(op.index).command, Command::Trim | Command::WriteZeroes);
+            if self.ops.get(op.index).writes() {
+                env.mark(Mark::Ghost);
+                if discard {
+                    env.mark(Mark::GhostDiscard);
+                }
+            }
+            self.end_op(op.index);
+        }
+        self.serve(env, conn);
+        if ours {
+            if !self.conns[conn as usize].arriving {
+                self.conns[conn as usize].arriving = true;
+                env.after(env.plan.latency, Happening::Arrive(self.index, conn));
+            }
+            self.touched.push(conn);
+        }
+    }
+
+    /// Carries an operation out at this instant.
+    pub(super) fn apply(&mut self, env: &mut Env, index: u32) {
+        let path = self.conns[self.ops.get(index).conn as usize].path;
+        let server = env.links[path].server;
+        let verdict = self.verdict(env, server, index);
+        env.tell(self.index, || {
+            let op = self.ops.get(index);
+            format!(
+                "p{path} carries out {:?} {}..{} value {} cookie {:x}: {verdict:?}",
+                op.command, op.start, op.end, op.value, op.cookie
+            )
+        });
+        let op = self.ops.get_mut(index);
+        op.executed = true;
+        op.result = verdict;
+        if verdict.is_err() {
+            return;
+        }
+        let (command, start, end) = (op.command, op.start, op.end);
+        match command {
+            Command::Write | Command::WriteZeroes | Command::Trim => self.write(env, server, index),
+            Command::Read => self.read(env, server, index, start, end),
+            Command::Flush => self.flush(env, server),
+            Command::Cache | Command::BlockStatus | Command::Disconnect => {}
+        }
+    }
+
+    fn verdict(&mut self, env: &mut Env, server: usize, index: u32) -> Result<(), Errno> {
+        let op = self.ops.get(index);
+        let state = &env.servers[server];
+        if op.for_host && state.other_data {
+            env.fail("3.8", || format!("a host's {:?} reached another volume", op.command));
+            return Err(Errno::Io);
+        }
+        let sectors = self.plan.sectors / if state.smaller { 2 } else { 1 };
+        if op.end > sectors {
+            env.fail("F11", || format!("{:?} beyond the end of a smaller export", op.command));
+            return Err(Errno::Invalid);
+        }
+        if state.leaving {
+            return Err(Errno::Shutdown);
+        }
+        if op.command == Command::Flush && (std::mem::take(&mut self.flush_owed[server]) || state.flush_eio) {
+            return Err(Errno::Io);
+        }
+        if state.eio && op.command != Command::Flush && env.rng.chance(900_000) {
+            return Err(Errno::Io);
+        }
+        if state.no_space && op.command == Command::Write && op.value > INITIAL && env.rng.chance(300_000) {
+            return Err(Errno::NoSpace);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, env: &mut Env, server: usize, index: u32) {
+        let op = self.ops.get(index);
+        let plan = &env.servers[server].plan;
+        if op.command == Command::Trim && !plan.trim_zeroes {
+            return;
+        }
+        let durable = op.flags.contains(CommandFlags::FUA);
+        let cache = plan.cache;
+        for sector in op.start..op.end {
+            self.medium.write(cache, sector, op.value, durable);
+        }
+    }
+
+    fn read(&mut self, env: &Env, server: usize, index: u32, start: usize, end: usize) {
+        let state = &env.servers[server];
+        let cache = state.plan.cache;
+        let shift = usize::from(env.sabotage == Sabotage::WrongSector);
+        let op = self.ops.get_mut(index);
+        op.data.clear();
+        for sector in start..end {
+            let value = if state.other_data {
+                // Numbers no write of this volume has.
+                Value::MAX - sector as Value
+            } else if op.for_host && shift == 1 {
+                self.medium.read(cache, (sector + 1) % self.plan.sectors)
+            } else {
+                self.medium.read(cache, sector)
+            };
+            op.data.push(value);
+        }
+    }
+
+    fn flush(&mut self, env: &mut Env, server: usize) {
+        self.flushes += 1;
+        let Some(cache) = env.servers[server].plan.cache else { return };
+        match env.sabotage {
+            Sabotage::LazyFlush => {}
+            Sabotage::LostWrite if env.rng.chance(200_000) && !self.medium.dirty(cache).is_empty() => {
+                let sector = self.medium.dirty(cache)[0] as usize;
+                self.medium.flush(cache);
+                self.medium.write(None, sector, INITIAL, true);
+            }
+            _ => self.medium.flush(cache),
+        }
+    }
+
+    pub(super) fn answer(&mut self, env: &mut Env, op: OpRef) {
+        if !self.ops.is(op) {
+            return;
+        }
+        let conn = self.ops.get(op.index).conn;
+        let entry = &mut self.conns[conn as usize];
+        if !entry.is_ours() {
+            self.ops.remove(op.index);
+            return;
+        }
+        if env.links[entry.path].silent_from {
+            entry.answers.push(op);
+            return;
+        }
+        if entry.quiet {
+            env.mark(Mark::LateReply);
+        }
+        entry.last_ack = env.now;
+        self.deliver(env, conn, op.index);
+    }
+
+    fn deliver(&mut self, env: &mut Env, conn: ConnIndex, index: u32) {
+        let op = self.ops.get_mut(index);
+        let (cookie, result, command) = (op.cookie, op.result, op.command);
+        let values = std::mem::take(&mut op.data);
+        let (answered, value, start, end) = (op.answered, op.value, op.start, op.end);
+        let good = result.is_ok();
+        let (lane, path) = (self.conns[conn as usize].lane, self.conns[conn as usize].path);
+        self.ops.remove(index);
+        let digest = (good && answered == Answered::Digest).then(|| digest_of(&values));
+        let data = match (good && answered == Answered::Lands, command) {
+            (true, Command::Read) => Some(self.buffers.insert(Buffer::Data(values))),
+            (true, _) => Some(self.buffers.insert(Buffer::Extents)),
+            _ => None,
+        };
+        match result {
+            Err(Errno::Io) if command == Command::Flush => self.flush_lost(env, path),
+            Err(Errno::Io) => self.paths[path].eio_at = Some(env.now),
+            Err(Errno::NoSpace) => {
+                if self.definite.len() >= DEFINITE_MAX {
+                    self.definite.remove(0);
+                }
+                self.definite.push((value, start, end));
+            }
+            _ => {}
+        }
+        self.feed(env, Event::LaneActive(lane));
+        self.feed(env, Event::Reply { lane, cookie, result, data, digest });
+    }
+
+    /// A server told that FLUSH failed: it may have dropped what was dirty, and every
+    /// session must hear of it (F9).
+    fn flush_lost(&mut self, env: &mut Env, path: usize) {
+        self.owe_flush_error();
+        let cache = env.server_of(path).plan.cache;
+        for (link, view) in self.paths.iter_mut().enumerate() {
+            // A FLUSH that was on its way there when this one failed is not believed.
+            if env.server_of(link).plan.cache == cache {
+                view.eio_at = Some(env.now);
+            }
+        }
+        let Some(cache) = cache else { return };
+        if env.rng.chance(500_000) || self.oracle.is_uncertain() {
+            return;
+        }
+        let answered = |&sector: &u32| {
+            let value = self.medium.read(Some(cache), sector as usize);
+            // What is carried out and not answered yet is not told by this error.
+            let pending = |op: &Op| op.writes() && (op.start..op.end).contains(&(sector as usize));
+            value != ZERO
+                && value == self.oracle.acked(sector as usize)
+                && !self.ops.live().any(|op| op.executed && pending(op))
+        };
+        let lost: Vec<u32> = self.medium.dirty(cache).iter().copied().filter(answered).collect();
+        let told = env.links[path].server;
+        for (server, owed) in self.flush_owed.iter_mut().enumerate().filter(|_| !lost.is_empty()) {
+            *owed |= server != told && env.servers[server].plan.cache == Some(cache);
+        }
+        for sector in lost {
+            self.medium.drop_one(cache, sector as usize);
+            let now = self.medium.read(Some(cache), sector as usize);
+            self.lose(sector as usize, now);
+            if !self.retains() {
+                self.oracle.release(sector as usize);
+            }
+        }
+    }
+
+    /// A cache is gone with what was in it, unknown to us until the connections are.
+    pub fn cache_dies(&mut self, env: &mut Env, cache: usize) {
+        let lost: Vec<u32> = self.medium.dirty(cache).to_vec();
+        if lost.is_empty() {
+            return;
+        }
+        env.tell(self.index, || format!("cache {cache} is lost with sectors {lost:?}"));
+        env.mark(Mark::CacheLost);
+        self.medium.lose(cache);
+        for sector in lost {
+            let now = self.medium.read(Some(cache), sector as usize);
+            self.lose(sector as usize, now);
+        }
+        self.oracle.doubt();
+        self.look_at_losses();
+    }
+
+    /// Once the engine knows that the connections are gone, it knows what may be lost.
+    pub(super) fn look_at_losses(&mut self) {
+        let conns = self.live.iter().map(|&index| &self.conns[index as usize]);
+        let unknown = conns.into_iter().any(|conn| conn.orphaned && conn.stage != Stage::Gone);
+        if self.oracle.is_uncertain() && !unknown {
+            self.oracle.trust();
+        }
+    }
+
+    /// Acknowledged writes are kept until they are stable (F5); with several writers all
+    /// are durable when they are acknowledged (F7).
+    pub(super) fn retains(&self) -> bool {
+        self.program.writers == program::Writers::One
+    }
+
+    /// Another member writes the shared storage. Members agree on who writes what (a
+    /// cluster file system's locks): it takes a range nobody writes now.
+    pub(super) fn other_writer(&mut self, env: &mut Env) {
+        if !env.faulting {
+            return;
+        }
+        env.after(env.rng.clone().between(1, 40) * MILLISECOND, Happening::OtherWriter(self.index));
+        let sector = env.rng.below(self.plan.hot as u64) as usize;
+        let busy = |request: &super::Request| {
+            request.command.is_write_like() && (request.start..request.end).contains(&sector)
+        };
+        let doubtful = self.doubtful.iter().any(|&(start, end)| (start..end).contains(&sector));
+        if doubtful || self.requests.iter().flatten().any(busy) {
+            return;
+        }
+        env.mark(Mark::OtherWriter);
+        let number = self.oracle.issue(WriteKind::Data, sector, sector + 1);
+        let cache = env.servers[0].plan.cache;
+        self.medium.write(cache, sector, number, true);
+        self.oracle.ack(number);
+    }
+}
+
+fn digest_of(values: &[Value]) -> Digest {
+    let mut hash = 0u128;
+    for &value in values {
+        hash = (hash ^ u128::from(value)).wrapping_mul(0x0000_0100_0000_01b3_0000_0000_0000_013b);
+    }
+    Digest { value: hash, uniform: values.iter().all(|&value| value == ZERO) }
+}

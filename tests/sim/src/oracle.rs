@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What every sector may hold, known from the hosts' side alone (rules T1-T3).
+//!
+//! Writes are numbered in the order in which they arrive at the device (W8). Per
+//! sector:
+//!
+//! | number | meaning |
+//! |---|---|
+//! | `acked` | newest WRITE or WRITE_ZEROES that was answered well |
+//! | `seen` | newest write a READ has returned; a later READ must not go back behind it |
+//! | `promised` | the same as `acked`, but never lowered by what a cache lost while we could not know |
+//! | `zeroish` | newest WRITE_ZEROES that was issued: from then on zeroes may be read |
+//! | `trimmed` | newest TRIM that was issued: from then on anything that was ever there may be read |
+//!
+//! A value is *allowed* over a floor when it is a write of this sector that is not
+//! older than the floor; zeroes are allowed when `zeroish` is not older. A TRIM leaves
+//! the content open until the next write: when `trimmed` is not older than the floor,
+//! any write of the sector is allowed. A write that was answered with an error, or whose
+//! host is lost, may show or not, and be gone again when older content is replayed: it
+//! raises nothing.
+//!
+//! * T1: a READ returns what is allowed over `max(acked, seen)` as they were when it was issued.
+//! * T3: when a FLUSH is answered well, the *stable* storage holds what is allowed over
+//!   `promised` as it was when the FLUSH was issued; the same for a FUA write over itself.
+//!
+//! When a server loses its cache, other servers show older content until the loss can be
+//! known (the connections are gone). In that time reads may go back; from then on the
+//! old floors hold again, because what was acknowledged is written again before it is read (F6).
+
+use crate::medium::{INITIAL, Value, ZERO};
+
+/// How a write changes content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteKind {
+    /// Its own number.
+    Data,
+    /// Zeroes.
+    Zeroes,
+    /// Zeroes or what was there.
+    Trim,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    start: u32,
+    end: u32,
+    kind: WriteKind,
+    /// Answered with an error: it may show, and be gone again.
+    failed: bool,
+}
+
+/// See the module header.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    writes: Vec<Write>,
+    acked: Vec<Value>,
+    promised: Vec<Value>,
+    /// A loss is not known yet: acknowledgements raise `promised` alone.
+    uncertain: bool,
+    seen: Vec<Value>,
+    zeroish: Vec<Value>,
+    trimmed: Vec<Value>,
+    /// Of `acked`, what an operator gave up (F2): durability is not asked of it.
+    given_up: Vec<Value>,
+}
+
+impl Oracle {
+    /// A volume that holds `initial` everywhere.
+    pub fn new(sectors: usize, initial: Value) -> Self {
+        let all = Write { start: 0, end: sectors as u32, kind: WriteKind::Data, failed: false };
+        Self {
+            // Numbers 0 and 1 are ZERO and INITIAL.
+            writes: vec![all; 2],
+            acked: vec![initial; sectors],
+            promised: vec![initial; sectors],
+            uncertain: false,
+            seen: vec![initial; sectors],
+            zeroish: vec![ZERO; sectors],
+            trimmed: vec![0; sectors],
+            given_up: vec![0; sectors],
+        }
+    }
+
+    /// A host issues a write; its number.
+    pub fn issue(&mut self, kind: WriteKind, start: usize, end: usize) -> Value {
+        self.writes.push(Write { start: start as u32, end: end as u32, kind, failed: false });
+        let number = (self.writes.len() - 1) as Value;
+        match kind {
+            WriteKind::Data => {}
+            WriteKind::Zeroes => self.zeroish[start..end].fill(number),
+            WriteKind::Trim => self.trimmed[start..end].fill(number),
+        }
+        number
+    }
+
+    /// A write was answered well.
+    pub fn ack(&mut self, number: Value) {
+        let write = self.writes[number as usize];
+        if write.kind == WriteKind::Trim {
+            return;
+        }
+        for sector in write.start as usize..write.end as usize {
+            self.promised[sector] = self.promised[sector].max(number);
+            if !self.uncertain {
+                self.acked[sector] = self.acked[sector].max(number);
+            }
+        }
+    }
+
+    /// A write was answered with an error.
+    pub fn fail(&mut self, number: Value) {
+        let write = &mut self.writes[number as usize];
+        write.failed = true;
+        for sector in write.start as usize..write.end as usize {
+            if self.seen[sector] == number {
+                self.seen[sector] = self.acked[sector];
+            }
+        }
+    }
+
+    /// A loss begins that nobody can know of yet.
+    pub fn doubt(&mut self) {
+        self.uncertain = true;
+    }
+
+    /// Whether such a loss is open.
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain
+    }
+
+    /// The loss can be known now.
+    pub fn trust(&mut self) {
+        self.uncertain = false;
+        for (acked, &promised) in self.acked.iter_mut().zip(&self.promised) {
+            *acked = (*acked).max(promised);
+        }
+    }
+
+    /// Floors of a READ that is issued now.
+    pub fn read_floors(&self, start: usize, end: usize, floors: &mut Vec<Value>) {
+        floors.clear();
+        floors.extend((start..end).map(|sector| self.acked[sector].max(self.seen[sector])));
+    }
+
+    /// Floors of a FLUSH that is issued now.
+    pub fn flush_floors(&self, floors: &mut Vec<Value>) {
+        floors.clear();
+        let given_up =
+            |(&promised, &given_up): (&Value, &Value)| if promised <= given_up { 0 } else { promised };
+        floors.extend(self.promised.iter().zip(&self.given_up).map(given_up));
+    }
+
+    /// Whether a sector may hold `value` over `floor`.
+    pub fn allows(&self, sector: usize, value: Value, floor: Value) -> bool {
+        let trimmed = self.trimmed[sector] > 0 && self.trimmed[sector] >= floor;
+        if value == ZERO {
+            return trimmed || self.zeroish[sector] >= floor;
+        }
+        let covers = |write: &Write| {
+            write.kind == WriteKind::Data && (write.start as usize..write.end as usize).contains(&sector)
+        };
+        (trimmed || value >= floor) && self.writes.get(value as usize).is_some_and(covers)
+    }
+
+    /// A READ returned `value`, which was allowed.
+    pub fn observe(&mut self, sector: usize, value: Value) {
+        if value != ZERO && !self.writes[value as usize].failed {
+            self.seen[sector] = self.seen[sector].max(value);
+        }
+    }
+
+    /// Newest acknowledged write of a sector.
+    pub fn acked(&self, sector: usize) -> Value {
+        self.acked[sector]
+    }
+
+    /// What is acknowledged here was given up by the operator, unflushed.
+    pub fn give_up(&mut self, sector: usize) {
+        self.given_up[sector] = self.promised[sector];
+    }
+
+    /// What is lost here was told to the hosts: it is promised no more.
+    pub fn release(&mut self, sector: usize) {
+        self.promised[sector] = self.acked[sector];
+    }
+
+    /// A sector may read as `stable` again.
+    pub fn lose(&mut self, sector: usize, stable: Value) {
+        // Zeroes carry no number: the newest write that could have made them will do.
+        let floor = if stable == ZERO { self.zeroish[sector] } else { stable };
+        self.acked[sector] = self.acked[sector].min(floor);
+        self.seen[sector] = self.acked[sector];
+    }
+
+    /// Range and kind of a write, in sectors.
+    pub fn range_of(&self, number: Value) -> (usize, usize, WriteKind) {
+        let write = self.writes[number as usize];
+        (write.start as usize, write.end as usize, write.kind)
+    }
+
+    /// Writes issued so far.
+    pub fn issued(&self) -> usize {
+        self.writes.len() - INITIAL as usize - 1
+    }
+}

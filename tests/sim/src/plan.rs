@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything a run is made of, drawn from its seed (swarm testing: each run has
+//! its own sizes, options and weights, so that rare combinations meet).
+
+use program::{
+    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, MILLISECOND, Nanos,
+    NoPath, PathProgram, Portal, SECOND, SelectorKind, Target, Unproven, Writers,
+};
+
+use crate::coverage::FaultClass;
+use crate::rng::Rng;
+
+/// How paths lead to the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// One server process behind several links: one cache, and it dies for all paths.
+    Portals,
+    /// A server process per path on one host: one cache that outlives each of them.
+    SharedCache,
+    /// A server per path with a cache of its own; all show the newest content.
+    OwnCaches,
+    /// The same, but a server does not see what is dirty in another (W18).
+    Incoherent,
+}
+
+/// What a server offers and how it behaves when well.
+#[derive(Clone, Debug)]
+pub struct ServerPlan {
+    /// Index of its cache in every volume; `None`: it writes through.
+    pub cache: Option<usize>,
+    /// Offers FUA.
+    pub fua: bool,
+    /// Offers WRITE_ZEROES.
+    pub zeroes: bool,
+    /// Offers TRIM.
+    pub trim: bool,
+    /// TRIM leaves zeroes; else it leaves what was there.
+    pub trim_zeroes: bool,
+    /// Offers extended headers.
+    pub extended: bool,
+    /// Offers `base:allocation`.
+    pub block_status: bool,
+    /// Offers CAN_MULTI_CONN.
+    pub multi_conn: bool,
+    /// Largest payload, in sectors.
+    pub payload_sectors: u64,
+    /// Operations of one connection that it works on at once.
+    pub depth: usize,
+    /// Usual service time of one operation.
+    pub service: Nanos,
+    /// Finishes everything before it closes after DISC.
+    pub drains: bool,
+    /// Reads on what it has received after a reset.
+    pub reads_after_reset: bool,
+    /// Bytes its socket takes while it does not read.
+    pub receive_bytes: u64,
+    /// Its cache dies with its process.
+    pub loses: bool,
+}
+
+/// One device: its program, its volume, its hosts.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// What the engine runs.
+    pub program: DeviceProgram,
+    /// Bytes of one sector of the model; every request is aligned to it.
+    pub sector_bytes: u64,
+    /// Size in sectors.
+    pub sectors: usize,
+    /// The volume holds zeroes at first, which prove nothing about identity.
+    pub blank: bool,
+    /// Host sessions.
+    pub sessions: usize,
+    /// Requests each keeps in flight.
+    pub depth: usize,
+    /// Longest pause between an answer and the next request of the slot.
+    pub think: Nanos,
+    /// Sectors of the range that most requests hit.
+    pub hot: usize,
+    /// Weights: read, write, zeroes, trim, flush, cache, block status.
+    pub mix: [u32; 7],
+    /// FUA on a write, in parts per million.
+    pub fua_ppm: u32,
+    /// Another member writes the same storage.
+    pub other_writer: bool,
+}
+
+/// How often and which faults.
+#[derive(Clone, Debug)]
+pub struct FaultPlan {
+    /// Weights by [`FaultClass`].
+    pub weights: Vec<u32>,
+    /// Longest pause between two.
+    pub gap: Nanos,
+    /// Longest one, in time.
+    pub lasts: Nanos,
+    /// A lost operation is done late rather than at once or never.
+    pub late_ppm: u32,
+    /// An operation is done twice where the model allows it.
+    pub twice_ppm: u32,
+    /// Bytes in the network at a reset arrive all the same.
+    pub network_ppm: u32,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Devices; path `n` of each leads over link `n`.
+    pub devices: Vec<DevicePlan>,
+    /// Servers.
+    pub servers: Vec<ServerPlan>,
+    /// Server behind each link.
+    pub links: Vec<usize>,
+    /// See there.
+    pub topology: Topology,
+    /// Faults.
+    pub faults: FaultPlan,
+    /// Time with faults, before everything is healed.
+    pub duration: Nanos,
+    /// It ends earlier after so many host requests: one busy run shows no more than another.
+    pub requests: u64,
+    /// What our kernel takes for one connection beyond what is acknowledged, in bytes.
+    pub send_buffer_bytes: u64,
+    /// One-way time of a link.
+    pub latency: Nanos,
+}
+
+impl Plan {
+    /// The run of this seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let paths = rng.weighted(&[0, 1, 6, 2, 2]);
+        let topology = match rng.weighted(&[3, 4, 3, 2]) {
+            0 => Topology::Portals,
+            1 => Topology::SharedCache,
+            2 => Topology::OwnCaches,
+            _ => Topology::Incoherent,
+        };
+        let sector_bytes = rng.pick(&[512, 512, 512, 4096, 1 << 20]);
+        let servers = if topology == Topology::Portals { 1 } else { paths };
+        let volatile = topology == Topology::Incoherent || rng.chance(700_000);
+        let multi_conn = topology != Topology::Incoherent || rng.chance(500_000);
+        let latency = rng.spread(20_000, 2 * MILLISECOND);
+        let mut plan = Self {
+            servers: Vec::new(),
+            links: (0..paths).map(|path| if topology == Topology::Portals { 0 } else { path }).collect(),
+            topology,
+            faults: draw_faults(&mut rng),
+            duration: rng.between(10, 60) * SECOND,
+            requests: rng.pick(&[2_000, 5_000, 10_000]),
+            send_buffer_bytes: rng.spread(sector_bytes / 2, 32 * sector_bytes),
+            latency,
+            devices: Vec::new(),
+        };
+        for server in 0..servers {
+            let cache = match topology {
+                Topology::Portals | Topology::SharedCache => 0,
+                Topology::OwnCaches | Topology::Incoherent => server,
+            };
+            let mut server = draw_server(&mut rng, volatile.then_some(cache), multi_conn, sector_bytes);
+            // Write and FLUSH in its place is not safe where caches are apart.
+            server.fua |= topology == Topology::Incoherent;
+            // There the cache is the host's.
+            server.loses &= topology != Topology::SharedCache;
+            plan.servers.push(server);
+        }
+        for _ in 0..rng.pick(&[1, 1, 1, 2, 3]) {
+            let device = draw_device(&mut rng, &plan, paths, sector_bytes);
+            plan.devices.push(device);
+        }
+        plan
+    }
+
+    /// Caches in front of each volume.
+    pub fn caches(&self) -> usize {
+        self.servers.iter().filter_map(|server| server.cache).max().map_or(0, |cache| cache + 1)
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> FaultPlan {
+    // A third of the classes is left out of each run, the others weigh differently.
+    let weights = FaultClass::ALL.iter().map(|_| rng.pick(&[0, 1, 1, 2, 5])).collect::<Vec<u32>>();
+    let weights = if weights.iter().all(|&weight| weight == 0) { vec![1; weights.len()] } else { weights };
+    FaultPlan {
+        weights,
+        gap: rng.spread(200 * MILLISECOND, 10 * SECOND),
+        lasts: rng.spread(200 * MILLISECOND, 16 * SECOND),
+        late_ppm: rng.pick(&[100_000, 300_000, 700_000]),
+        twice_ppm: rng.pick(&[0, 10_000, 100_000]),
+        network_ppm: rng.pick(&[0, 200_000, 700_000]),
+    }
+}
+
+fn draw_server(rng: &mut Rng, cache: Option<usize>, multi_conn: bool, sector_bytes: u64) -> ServerPlan {
+    ServerPlan {
+        cache,
+        fua: rng.chance(600_000),
+        zeroes: rng.chance(700_000),
+        trim: rng.chance(700_000),
+        trim_zeroes: rng.chance(700_000),
+        extended: rng.chance(300_000),
+        block_status: rng.chance(500_000),
+        multi_conn,
+        payload_sectors: if sector_bytes > 4096 { rng.pick(&[1, 8, 32]) } else { rng.pick(&[2, 5, 1024]) },
+        depth: rng.pick(&[1, 4, 16]),
+        service: rng.spread(50_000, 5 * MILLISECOND),
+        drains: rng.chance(400_000),
+        reads_after_reset: rng.chance(500_000),
+        receive_bytes: rng.spread(sector_bytes / 2, 16 * sector_bytes),
+        loses: cache.is_some() && rng.chance(600_000),
+    }
+}
+
+fn draw_device(rng: &mut Rng, plan: &Plan, paths: usize, sector_bytes: u64) -> DevicePlan {
+    let sectors = if sector_bytes > 4096 { 96 } else { rng.pick(&[32, 64, 128]) };
+    let other_writer =
+        plan.topology != Topology::Incoherent && plan.topology != Topology::OwnCaches && rng.chance(200_000);
+    let declared = other_writer || rng.chance(500_000);
+    let incoherent = plan.topology == Topology::Incoherent;
+    let mut program = base_program(rng, plan, paths);
+    program.identity = declared.then(|| "declared".into());
+    program.writers = if other_writer { Writers::Many } else { Writers::One };
+    program.coherent = match rng.below(2) {
+        _ if incoherent => Coherence::Incoherent,
+        0 => Coherence::Assumed,
+        _ => Coherence::Declared,
+    };
+    let discards = rng.pick(&[0, 1, 1, 6]);
+    let data = rng.pick(&[3, 10, 20]);
+    DevicePlan {
+        program,
+        sector_bytes,
+        sectors,
+        blank: !other_writer && rng.chance(200_000),
+        sessions: rng.pick(&[1, 1, 2, 3]),
+        depth: rng.pick(&[1, 2, 4, 8]),
+        think: rng.spread(2 * MILLISECOND, 400 * MILLISECOND),
+        hot: rng.pick(&[4, 8, sectors as u64]) as usize,
+        mix: [8, data, discards, discards, rng.pick(&[0, 1, 3]), 1, 1],
+        fua_ppm: rng.pick(&[0, 100_000, 400_000]),
+        other_writer,
+    }
+}
+
+fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
+    let path_of = |n: usize, rng: &mut Rng, lanes: u16, in_flight: u32, ranked: bool| PathProgram {
+        name: format!("p{n}"),
+        uri: format!("nbd://s{n}/vol"),
+        target: Target::Nbd {
+            portals: vec![Portal::Tcp { host: format!("s{n}"), port: 10809 }],
+            export: "vol".into(),
+            bind: None,
+        },
+        priority: if ranked { rng.pick(&[50, 60]) } else { 50 },
+        weight: rng.between(1, 3) as u32,
+        lanes,
+        in_flight,
+        drains: plan.servers[plan.links[n]].drains,
+        same_cache: None,
+        read_only: false,
+    };
+    let lanes = rng.pick(&[1, 1, 2, 3]);
+    let in_flight = rng.pick(&[2, 8, 32]);
+    let ranked = rng.chance(300_000);
+    let shares = matches!(plan.topology, Topology::Portals | Topology::SharedCache);
+    let unproven = rng.pick(&[Unproven::Assume, Unproven::Assume, Unproven::Hold]);
+    let mut list: Vec<PathProgram> = (0..paths).map(|n| path_of(n, rng, lanes, in_flight, ranked)).collect();
+    if shares && rng.chance(500_000) {
+        list.iter_mut().for_each(|path| path.same_cache = Some("one".into()));
+    }
+    DeviceProgram {
+        name: "vol".into(),
+        access: rng.pick(&[AccessPolicy::ActiveActive, AccessPolicy::ActivePassive]),
+        selector: rng.pick(&[
+            SelectorKind::RoundRobin,
+            SelectorKind::QueueDepth,
+            SelectorKind::ServiceTime,
+            SelectorKind::Latency,
+        ]),
+        writers: Writers::One,
+        coherent: Coherence::Assumed,
+        exclusive: rng.pick(&[Exclusive::Issue, Exclusive::Issue, Exclusive::Proven]),
+        unproven,
+        quiesce: rng.pick(&[3, 5, 5]) * SECOND,
+        no_path: match rng.weighted(&[6, 2, 1, 1]) {
+            // Nothing ends a quarantine but the hold: a run must see its end.
+            _ if unproven == Unproven::Hold => NoPath::Hold(rng.between(5, 60) * SECOND),
+            0 => NoPath::Hold(600 * SECOND),
+            1 => NoPath::Hold(rng.between(2, 10) * SECOND),
+            2 => NoPath::Fail,
+            _ => NoPath::Forever,
+        },
+        failback: rng.pick(&[
+            Failback::Immediate,
+            Failback::After(5 * SECOND),
+            Failback::After(60 * SECOND),
+            Failback::Manual,
+        ]),
+        deadline: Deadlines { read: SECOND, write: 2 * SECOND },
+        canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        retention_bytes: rng.pick(&[64 << 20, 64 << 20, 256 << 10, 16 << 10]),
+        size_bytes: None,
+        identity: None,
+        recorded: None,
+        paths: list,
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rule T5: with each rule turned off, and under each sabotage, some run must fail, and
+//! for the right reason.
+//!
+//! | reason | the oracle saw |
+//! |---|---|
+//! | `T1` | older content than may be |
+//! | `T3` | content that was answered as durable and is not stable |
+//! | `host error` | an error that nothing justifies |
+//! | a rule's number | the rule itself broken, where it can be seen directly |
+
+use std::time::{Duration, Instant};
+
+use engine::Rules;
+
+use crate::env::Failure;
+use crate::run::run_with;
+use crate::sabotage::Sabotage;
+
+const CONTENT: &[&str] = &["T1", "T3"];
+
+/// Reasons for which a run may fail without this rule; `None` if there is no such switch.
+pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
+    Some(match rule {
+        "w3_same_bytes" | "w4_doubt" | "w4_quarantine" | "w4_quiesce" | "w5_answer_waits" | "w8_order"
+        | "w9_discards" | "w14_failed_writes" | "w18_write_through" | "f1_domains" | "f2_every_domain"
+        | "f2_replay_first" | "f3_fua_kept" | "f3_fua_emulated" | "f5_one_history" | "f6_replay"
+        | "f6_reads_wait" | "f7_write_through" => CONTENT,
+        "w6_pieces" => &["W6"],
+        "w7_definite_errors" => &["W7"],
+        "w7_second_opinion" => &["host error"],
+        "w13_hold" => &["T1", "T3", "W20"],
+        "w15_last_path" => &["W15"],
+        "w18_one_path" => &["T1", "T3", "W18", "W20"],
+        "w20_exclusive" => &["W20"],
+        "f4_flush_again" => &["F10", "T3"],
+        "f9_sticky" | "f9_every_session" => &["F9"],
+        "f10_never_noop" => &["F10"],
+        "f11_geometry" => &["F11"],
+        "identity" => &["3.8"],
+        _ => return None,
+    })
+}
+
+/// Damage that the oracle must find, with the reasons.
+pub const SABOTAGES: [(Sabotage, &[&str]); 5] = [
+    (Sabotage::LostWrite, CONTENT),
+    (Sabotage::LateGhost, CONTENT),
+    (Sabotage::PlainClose, CONTENT),
+    (Sabotage::WrongSector, &["T1"]),
+    (Sabotage::LazyFlush, &["T3"]),
+];
+
+/// What it took to find a damage.
+#[derive(Clone, Debug)]
+pub struct Detection {
+    /// Seeds run, the failing one included.
+    pub seeds: u64,
+    /// Host requests answered in all of them.
+    pub requests: u64,
+    /// Wall time.
+    pub took: Duration,
+    /// The first run that failed for a right reason.
+    pub seed: u64,
+    /// How it failed.
+    pub failure: Failure,
+}
+
+/// Runs seeds from 0 until one fails for one of these reasons, at most `most` of them.
+pub fn hunt(rules: Rules, sabotage: Sabotage, reasons: &[&str], most: u64) -> Option<Detection> {
+    let start = Instant::now();
+    let mut requests = 0;
+    for seed in 0..most {
+        let outcome = run_with(seed, rules, sabotage);
+        requests += outcome.requests;
+        if let Some(failure) = outcome.failure.filter(|failure| reasons.contains(&failure.rule)) {
+            return Some(Detection { seeds: seed + 1, requests, took: start.elapsed(), seed, failure });
+        }
+    }
+    None
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One run: the devices, the faults, the phases.
+//!
+//! ```text
+//! faults on, hosts ask      ->  all healed, hosts ask no more  ->  all quiet
+//! T1-T3 at every answer         every request ends (T7)            content, buffers, accounts
+//! ```
+
+use engine::Rules;
+use program::{MILLISECOND, Nanos, SECOND};
+
+use crate::coverage::Coverage;
+use crate::device::Device;
+use crate::env::{Env, Failure};
+use crate::faults::Faults;
+use crate::plan::Plan;
+use crate::queue::Happening;
+use crate::sabotage::Sabotage;
+
+/// After healing, every request ends within this and the hold.
+const IDLE_WITHIN: Nanos = 120 * SECOND;
+/// After that, every path is in use again within this.
+const WELL_WITHIN: Nanos = 300 * SECOND;
+/// Between two write-backs of the caches.
+const WRITE_BACK: Nanos = 20 * MILLISECOND;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was wrong, if anything.
+    pub failure: Option<Failure>,
+    /// What was exercised.
+    pub coverage: Coverage,
+    /// Host requests answered.
+    pub requests: u64,
+    /// Hash over all that went in and out of the engines.
+    pub trace: u64,
+    /// Virtual time that passed.
+    pub time: Nanos,
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub struct World {
+    env: Env,
+    devices: Vec<Device>,
+    faults: Faults,
+}
+
+impl World {
+    /// The world of a seed, at its start.
+    pub fn new(seed: u64, rules: Rules, sabotage: Sabotage, story: bool) -> Self {
+        let plan = Plan::draw(seed);
+        let plans = plan.devices.clone();
+        let mut env = Env::new(seed, plan, sabotage);
+        env.story = story;
+        let devices = plans
+            .iter()
+            .enumerate()
+            .map(|(index, plan)| Device::new(index as u16, plan, &mut env, rules))
+            .collect();
+        env.after(200 * MILLISECOND, Happening::Fault);
+        env.after(WRITE_BACK, Happening::WriteBack);
+        Self { env, devices, faults: Faults::default() }
+    }
+
+    /// Runs all phases.
+    pub fn run(mut self) -> Outcome {
+        let start = self.env.now;
+        let end = start + self.env.plan.duration;
+        let most = self.env.plan.requests;
+        while self.env.now < end && self.env.requests < most && self.env.failure.is_none() {
+            self.step();
+        }
+        if self.env.failure.is_none() {
+            self.finish();
+        }
+        Outcome {
+            failure: self.env.failure,
+            coverage: self.env.coverage,
+            requests: self.env.requests,
+            trace: self.env.trace.value(),
+            time: self.env.now - start,
+        }
+    }
+
+    /// Everything is healed; everything must end well (T7).
+    fn finish(&mut self) {
+        self.env.issuing = false;
+        self.env.faulting = false;
+        self.faults.heal_all(&mut self.env, &mut self.devices);
+        self.settle_all();
+        self.wait_until_idle();
+        self.wait_until_well();
+        self.flush_all();
+        if self.env.failure.is_none() {
+            for device in &self.devices {
+                device.conclude(&mut self.env);
+            }
+        }
+    }
+
+    fn wait_until_idle(&mut self) {
+        let hold = self.devices.iter().map(|device| device.longest_wait()).max().unwrap_or(0);
+        let end = self.env.now + IDLE_WITHIN + hold;
+        while self.env.failure.is_none() && !self.devices.iter().all(Device::is_idle) {
+            if self.env.now > end {
+                self.complain("T7", "requests are left after all was healed");
+                return;
+            }
+            self.step();
+        }
+    }
+
+    fn wait_until_well(&mut self) {
+        let end = self.env.now + WELL_WITHIN;
+        let mut look = self.env.now;
+        while self.env.failure.is_none() {
+            if self.env.now >= look {
+                if self.devices.iter().all(|device| device.is_well(&self.env)) {
+                    return;
+                }
+                look = self.env.now + SECOND;
+                for device in &mut self.devices {
+                    device.write_a_little(&mut self.env);
+                }
+                self.settle_all();
+            }
+            if self.env.now > end {
+                self.complain("T7", "not all is well long after all was healed");
+                return;
+            }
+            self.step();
+        }
+    }
+
+    /// A FLUSH may still owe an error; the second one must tell the truth.
+    fn flush_all(&mut self) {
+        for _ in 0..3 {
+            for device in &mut self.devices {
+                device.last_flush(&mut self.env);
+            }
+            self.settle_all();
+            self.wait_until_idle();
+        }
+    }
+
+    fn complain(&mut self, rule: &'static str, what: &str) {
+        let texts: Vec<String> = self.devices.iter().map(|device| device.complaint(&self.env)).collect();
+        self.env.fail(rule, || format!("{what}: {}", texts.join(" | ")));
+    }
+
+    fn step(&mut self) {
+        let Some((at, what)) = self.env.queue.pop() else {
+            self.env.fail("T7", || "nothing will ever happen again".into());
+            return;
+        };
+        self.env.now = at;
+        self.env.happenings += 1;
+        match what {
+            Happening::Fault => {
+                self.faults.next(&mut self.env, &mut self.devices);
+                self.settle_all();
+            }
+            Happening::Heal(index) => {
+                self.faults.heal(&mut self.env, &mut self.devices, index);
+                self.settle_all();
+            }
+            Happening::WriteBack => self.write_back(),
+            _ => {
+                let device = &mut self.devices[device_of(what)];
+                device.happen(&mut self.env, what);
+                device.settle(&mut self.env);
+            }
+        }
+    }
+
+    fn settle_all(&mut self) {
+        for device in &mut self.devices {
+            device.settle(&mut self.env);
+        }
+    }
+
+    /// Caches write back on their own, a little, in no order.
+    fn write_back(&mut self) {
+        if self.env.faulting {
+            self.env.after(WRITE_BACK, Happening::WriteBack);
+        }
+        for server in 0..self.env.servers.len() {
+            let Some(cache) = self.env.servers[server].plan.cache else { continue };
+            if !self.env.servers[server].runs() || !self.env.rng.chance(300_000) {
+                continue;
+            }
+            for device in &mut self.devices {
+                device.medium.write_back_one(cache, &mut self.env.rng);
+            }
+        }
+    }
+}
+
+fn device_of(what: Happening) -> usize {
+    let index = match what {
+        Happening::Issue(device, ..)
+        | Happening::SessionBack(device, ..)
+        | Happening::Connected(device, ..)
+        | Happening::HandshakeTimeout(device, ..)
+        | Happening::Arrive(device, ..)
+        | Happening::Execute(device, ..)
+        | Happening::Answer(device, ..)
+        | Happening::Down(device, ..)
+        | Happening::DisconnectTimeout(device, ..)
+        | Happening::UserTimeout(device, ..)
+        | Happening::EndGhosts(device, ..)
+        | Happening::OtherWriter(device)
+        | Happening::Timer(device) => device,
+        Happening::Fault | Happening::Heal(_) | Happening::WriteBack => unreachable!("the world's own"),
+    };
+    usize::from(index)
+}
