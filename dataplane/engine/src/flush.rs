@@ -212,12 +212,12 @@ impl Engine {
         let domain = self.paths[path].domain;
         match result {
             Ok(()) if self.lane_mut(id).linked => self.flushed(domain, mark),
-            Ok(()) => {}
             // What is retained is written again, and nobody need hear of it.
             Err(_) if self.domain_lost(domain) => {}
             Err(errno) if is_storage_error(errno) => self.flush_failed(path),
-            // It is leaving (ESHUTDOWN): the domain stays dirty, a host's FLUSH waits for it.
-            Err(_) => {}
+            // Not of the process that holds what is dirty, or it is leaving (ESHUTDOWN): the
+            // domain stays dirty, and a host's FLUSH waits for it.
+            Ok(()) | Err(_) => {}
         }
     }
 

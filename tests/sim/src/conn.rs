@@ -72,6 +72,8 @@ pub struct Conn {
     pub answers: Vec<crate::queue::OpRef>,
     /// An `Arrive` is on its way.
     pub arriving: bool,
+    /// Its EOF is awaited as proof that everything on it is finished (`Close::Drain`).
+    pub proof: bool,
     /// Nothing more is sent.
     pub quiet: bool,
     /// The server reads no more (reset on its side, or the process is gone).
@@ -106,6 +108,7 @@ impl Conn {
             serving: Vec::new(),
             answers: Vec::new(),
             arriving: false,
+            proof: false,
             quiet: false,
             deaf: false,
             user_timeout: true,

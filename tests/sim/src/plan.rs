@@ -302,6 +302,10 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
         size_bytes: None,
         identity: None,
         recorded: None,
+        host_sessions: program::HostSessions::Shared,
+        unclean: false,
+        epoch: 0,
+        fence: None,
         paths: list,
     }
 }

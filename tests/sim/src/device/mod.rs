@@ -266,7 +266,10 @@ impl Device {
                 self.writes_lost();
             }
             ReportKind::Event { name: "cache_unproven", rule: "F2", .. } => self.given_up(),
-            ReportKind::Event { .. } | ReportKind::Geometry(_) | ReportKind::Samples(_) => {}
+            ReportKind::Event { .. }
+            | ReportKind::Geometry(_)
+            | ReportKind::Samples(_)
+            | ReportKind::Clean => {}
         }
     }
 
@@ -300,6 +303,7 @@ impl Device {
         match (how, self.conns[conn as usize].stage) {
             (_, Stage::Ending | Stage::Gone) => {}
             (Close::Disconnect, Stage::Open) => self.disconnect(env, conn),
+            (Close::Drain, Stage::Open) => self.drain(conn),
             _ => self.abort(env, conn),
         }
     }
@@ -387,6 +391,8 @@ impl Device {
             notsent_bytes: if closed { (conn.accepted - conn.received) as u32 } else { 0 },
             outq_bytes: waiting as u32,
             last_ack_ms: since as u32,
+            // An idle connection is probed about once a second.
+            probes: if waiting == 0 { (since / 1000) as u32 } else { 0 },
             rto_us: 200_000,
         }
     }

@@ -267,8 +267,17 @@ impl Device {
         self.touched.push(index);
     }
 
+    /// The same on a lane that was given up, for as long as it takes.
+    pub(super) fn drain(&mut self, index: ConnIndex) {
+        let conn = &mut self.conns[index as usize];
+        conn.stage = Stage::Disconnecting;
+        conn.proof = true;
+        self.touched.push(index);
+    }
+
     pub(super) fn disconnect_timeout(&mut self, env: &mut Env, index: ConnIndex) {
-        if self.conns[index as usize].stage == Stage::Disconnecting {
+        let conn = &self.conns[index as usize];
+        if conn.stage == Stage::Disconnecting && !conn.proof {
             self.abort(env, index);
         }
     }
@@ -287,7 +296,8 @@ impl Device {
         if server.plan.drains {
             env.mark(Mark::Drained);
         }
-        self.sever(env, index, LaneFault::ByUs);
+        let fault = if conn.proof { LaneFault::Drained } else { LaneFault::ByUs };
+        self.sever(env, index, fault);
     }
 
     /// The connection is gone; the engine hears of it in a moment.
