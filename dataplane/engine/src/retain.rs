@@ -211,9 +211,6 @@ impl Engine {
                 next = self.pieces.get(key).next;
                 self.retain_piece(key, &host, &mut kept);
             }
-            if self.retention.bytes * 2 > self.retention.limit_bytes {
-                self.flush_for_room();
-            }
         }
         if haunted {
             if let (None, Some(buffer)) = (kept, host.payload) {
@@ -226,6 +223,10 @@ impl Engine {
             self.forget_content(all);
         }
         self.replay_superseded(host.offset, host.offset + host.len);
+        // Last: a FLUSH may begin a replay, to which this write is no newer one.
+        if self.retention.bytes * 2 > self.retention.limit_bytes && self.retains() {
+            self.flush_for_room();
+        }
         kept.is_some()
     }
 
