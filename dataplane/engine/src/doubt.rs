@@ -76,6 +76,10 @@ impl Engine {
 
     fn end_copy(&mut self, piece: Key) {
         self.pieces.get_mut(piece).copies -= 1;
+        if self.pieces.get(piece).ghost {
+            // It may have been executed meanwhile, and nobody will say so (W13).
+            self.ghost_settled(piece, true);
+        }
         self.copy_settled(piece);
     }
 

@@ -113,6 +113,14 @@ impl Engine {
 
     /// Sends the flushes whose domain can be reached.
     pub(crate) fn dispatch_flushes(&mut self) {
+        let spoilt = |key: &Key| match self.pieces.get(*key).kind {
+            Kind::Flush { domain } => self.domains.get(domain).is_some_and(|domain| domain.rewrite),
+            Kind::Io => false,
+        };
+        if self.queues.flushes.iter().any(spoilt) {
+            // Asked before another FLUSH of that cache failed: it begins anew, behind the replay.
+            self.rewrite_failed();
+        }
         for _ in 0..self.queues.flushes.len() {
             let Some(key) = self.queues.flushes.pop_front() else { return };
             self.pieces.get_mut(key).queued = false;

@@ -7,9 +7,9 @@
 //! comes it may have overwritten them, so they are written again (`replay` carries that
 //! out: reads of the range wait) and flushed: event `ghost_repaired`.
 //!
-//! If the connection ends without a reply nothing more can be learnt; the event of the
-//! release (`quarantine_unproven`) has said what that rests on. What is kept is bounded;
-//! a ghost whose bytes found no room is told, if it lands, as a loss (F9).
+//! If the connection ends without a reply it is written again all the same when the copy is
+//! taken to be over: at the EOF of a server that drains, else after `quiesce`. What is kept
+//! is bounded; a ghost whose bytes found no room is told, if it may have landed, as a loss (F9).
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -139,7 +139,7 @@ impl Engine {
             ghost.newer.iter().copied().filter(|newer| newer.content != Content::None).collect();
         if !written.is_empty() {
             let text = format!(
-                "a write of {len} bytes at {start} that was let go without proof was executed late; {bytes} newer bytes over it are written again"
+                "a write of {len} bytes at {start} that was let go without proof was executed late, or may have been; {bytes} newer bytes over it are written again"
             );
             self.event("ghost_repaired", Some(path), "W13", text);
             self.repair(written.iter().map(|newer| (newer.start, newer.end, newer.content)));

@@ -342,10 +342,10 @@ impl Engine {
                 let whole = slot.frame_end <= sent_bytes;
                 let local = lane.offer.is_some_and(|offer| offer.local);
                 let open = whole && slot.write && !flushing && !local && !finished;
-                if self.pieces.get(piece).ghost {
-                    // Let go before; now nothing more can be learnt of it.
+                if self.pieces.get(piece).ghost && !open {
+                    // Let go before. A drained server may have carried it out.
                     self.pieces.get_mut(piece).copies -= 1;
-                    self.ghost_settled(piece, false);
+                    self.ghost_settled(piece, finished);
                 } else if open && self.rules.w4_doubt {
                     self.doubt(piece, lane.path, lane.id);
                 } else {
