@@ -266,39 +266,17 @@ impl Engine {
         head
     }
 
-    /// A piece whose earlier copy is open must keep its range, so a new one of the
-    /// same content takes its place in the request and is cut instead.
+    /// A piece whose earlier copy is open must keep its range, so a new one of the same
+    /// content is put behind it and is cut instead. The old one stays in the request's list,
+    /// done: with several writers the answer waits for its copy too (W5), and part by part
+    /// it is quarantined with the others (W4).
     fn replace(&mut self, key: Key) -> Key {
         let piece = self.pieces.get_mut(key);
-        let Some(request) = piece.request.take() else { panic!("a piece without a request was sent") };
-        let fresh = Piece { request: Some(request), copies: 0, queued: false, ..*piece };
-        piece.payload = None;
+        let fresh = Piece { copies: 0, queued: false, ..*piece };
         piece.state = PieceState::Done;
-        let (start, end, write) = (piece.offset, piece.end(), piece.is_write_like());
         let fresh = self.pieces.insert(fresh);
-        if let (true, Some(range)) = (write, self.requests.get(request).range) {
-            let quarantine = self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key));
-            self.pieces.get_mut(key).quarantine = Some(quarantine);
-        }
-        self.relink(request, key, fresh);
+        self.pieces.get_mut(key).next = Some(fresh);
         fresh
-    }
-
-    fn relink(&mut self, request: Key, old: Key, fresh: Key) {
-        let entry = self.requests.get_mut(request);
-        if entry.first_piece == Some(old) {
-            entry.first_piece = Some(fresh);
-            return;
-        }
-        let mut at = entry.first_piece;
-        while let Some(piece) = at {
-            at = self.pieces.get(piece).next;
-            if at == Some(old) {
-                self.pieces.get_mut(piece).next = Some(fresh);
-                return;
-            }
-        }
-        panic!("a piece is not in its request's list");
     }
 
     fn put_on_lane(&mut self, key: Key, slot: u16, form: Form, offer: &Offer) {
