@@ -94,8 +94,8 @@ impl Engine {
             // lost, and no later FLUSH would tell.
             self.flush_failed(answered.path);
         }
-        let failed_at = self.domains[self.paths[answered.path].domain].failed_at;
-        let beside = flush && failed_at.is_some_and(|failed| answered.slot.sent_at <= failed);
+        let failed_turn = self.domains[self.paths[answered.path].domain].failed_turn;
+        let beside = flush && failed_turn.is_some_and(|failed| answered.slot.turn <= failed);
         let result = if beside { result.and(Err(Errno::Io)) } else { result };
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
@@ -103,6 +103,10 @@ impl Engine {
                 self.ghost_settled(answered.piece, result.is_ok());
             }
             self.copy_settled(answered.piece);
+            return;
+        }
+        if flush && result.is_ok() && self.is_spoilt(answered) {
+            self.flush_anew(answered);
             return;
         }
         match result {
@@ -119,6 +123,33 @@ impl Engine {
     fn was_flush(&self, answered: &Answered) -> bool {
         let emulated = matches!(answered.slot.used, Use::Piece { flushing: true, .. });
         emulated || matches!(self.pieces.get(answered.piece).kind, Kind::Flush { .. })
+    }
+
+    /// Whether a FLUSH that was answered well may not have covered what another, which
+    /// failed, has lost: paths may share a cache without being declared to.
+    fn is_spoilt(&self, answered: &Answered) -> bool {
+        let sent = answered.slot.turn;
+        match self.pieces.get(answered.piece).kind {
+            Kind::Flush { .. } => self.domains[self.paths[answered.path].domain].rewrite,
+            Kind::Io => {
+                self.domains.iter().any(|domain| domain.failed_turn.is_some_and(|failed| sent <= failed))
+            }
+        }
+    }
+
+    /// A FLUSH of a host begins anew behind the replay, unless its session is still to be
+    /// told; an emulated FUA begins with its write.
+    fn flush_anew(&mut self, answered: &Answered) {
+        let piece = self.pieces.get(answered.piece);
+        let request = piece.request.map(|request| self.requests.get(request));
+        let host = request.map(|request| request.host.session);
+        let owed = self.sessions.iter().any(|session| Some(session.id) == host && session.flush_error);
+        let failed = request.is_some_and(|request| request.error.is_some());
+        if (owed || failed) && matches!(piece.kind, Kind::Flush { .. }) {
+            self.piece_failed(answered.piece, Errno::Io);
+        } else if !answered.moved {
+            self.requeue(answered.piece);
+        }
     }
 
     fn release_data(&mut self, data: Option<BufferId>) {
@@ -153,7 +184,7 @@ impl Engine {
             domain.acked += 1;
             domain.acked
         };
-        let now = self.now;
+        let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
         if !lane.is_up() || !lane.has_spare() {
             if !answered.moved {
@@ -166,6 +197,7 @@ impl Engine {
         let cookie = lane.take(now, used, 0, false, 0);
         let index = lane.find(cookie).unwrap_or_else(|| unreachable!("just taken"));
         lane.slot_mut(index).flush_mark = acked;
+        lane.slot_mut(index).turn = turn;
         lane.slot_mut(index).patient = true;
         self.pieces.get_mut(answered.piece).copies += 1;
         self.act(Action::Send {

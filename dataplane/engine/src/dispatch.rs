@@ -319,7 +319,7 @@ impl Engine {
 
     /// Takes a slot and emits the `Send`.
     pub(crate) fn transmit(&mut self, key: Key, slot: u16, used: Use, mut send: Action) {
-        let now = self.now;
+        let (now, turn) = (self.now, self.turn);
         let Action::Send { cookie, command, flags, len, .. } = &mut send else {
             panic!("only requests are sent")
         };
@@ -336,6 +336,7 @@ impl Engine {
         *cookie = lane.take(now, used, *len, write, payload_bytes);
         let Some(index) = lane.find(*cookie) else { unreachable!("just taken") };
         lane.slot_mut(index).flush_mark = mark;
+        lane.slot_mut(index).turn = turn;
         lane.slot_mut(index).patient = command_is_flush;
         lane.slot_mut(index).durable = write && flags.contains(CommandFlags::FUA);
         self.paths[path].last_used = now;

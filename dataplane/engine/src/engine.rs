@@ -80,6 +80,8 @@ pub struct Engine {
     pub(crate) rules: Rules,
     pub(crate) program: DeviceProgram,
     pub(crate) now: Nanos,
+    /// Counts events: tells what was sent before another thing happened, also within one instant.
+    pub(crate) turn: u64,
     /// State of the deterministic draws that jitter needs.
     pub(crate) draws: u64,
     pub(crate) actions: VecDeque<Action>,
@@ -141,6 +143,7 @@ impl Engine {
             rules,
             program: program.clone(),
             now,
+            turn: 0,
             draws: seed,
             actions: VecDeque::new(),
             sessions: Vec::new(),
@@ -191,6 +194,7 @@ impl Engine {
     pub fn handle(&mut self, now: Nanos, event: Event) {
         assert!(now >= self.now, "time went back from {} to {now}", self.now);
         self.now = now;
+        self.turn += 1;
         match event {
             Event::SessionOpened(session) => self.session_opened(session),
             Event::SessionClosed { session, clean } => self.session_closed(session, clean),

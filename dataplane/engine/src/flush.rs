@@ -21,7 +21,7 @@ use alloc::format;
 use alloc::string::String;
 
 use nbd::{Command, CommandFlags, Errno};
-use program::{Nanos, PathProgram};
+use program::PathProgram;
 
 use crate::complete::is_storage_error;
 use crate::engine::Engine;
@@ -49,12 +49,12 @@ pub(crate) struct Domain {
     /// The same where writes are retained: this many of `acked` are being written again (F6).
     pub(crate) lost: Option<u64>,
     /// Its FLUSH failed: everything is written again before the next.
-    rewrite: bool,
+    pub(crate) rewrite: bool,
     /// Some lane is up that is not known to be of the process that holds its cache.
     unlinked: bool,
-    /// When that was answered last. A cache that failed to write tells one FLUSH; another
+    /// The turn in which that was answered last. A cache that failed to write tells one FLUSH; another
     /// that was on its way then may be answered well and has not covered what is lost.
-    pub(crate) failed_at: Option<Nanos>,
+    pub(crate) failed_turn: Option<u64>,
     /// Volume and cache generation that a gate told (F6): equal ones are one cache.
     cache: Option<(u128, u64)>,
 }
@@ -176,9 +176,15 @@ impl Engine {
     pub(crate) fn flush_failed(&mut self, path: usize) {
         let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
         self.event("flush_failed", Some(path), "F9", text.into());
-        let domain = self.paths[path].domain;
-        self.domains[domain].rewrite = self.retains();
-        self.domains[domain].failed_at = Some(self.now);
+        // Paths may share a cache without being declared to, so it may be anything that is
+        // not stable that was lost.
+        let (own, retains) = (self.paths[path].domain, self.retains());
+        for (index, domain) in self.domains.iter_mut().enumerate() {
+            domain.rewrite |= retains && (index == own || domain.acked > domain.flushed);
+            if index == own || !retains {
+                domain.failed_turn = Some(self.turn);
+            }
+        }
         if !self.rules.f9_every_session {
             return;
         }

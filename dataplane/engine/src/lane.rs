@@ -120,6 +120,8 @@ pub(crate) struct Slot {
     /// Bytes queued on the lane and unanswered when it was sent.
     pub(crate) ahead: u64,
     pub(crate) frame_end: u64,
+    /// The engine's turn in which it was sent.
+    pub(crate) turn: u64,
     /// Cache domain's acknowledged count when a FLUSH was sent.
     pub(crate) flush_mark: u64,
     /// A write that carries FUA: durable once answered.
@@ -140,6 +142,7 @@ const FREE_SLOT: Slot = Slot {
     sent_at: 0,
     ahead: 0,
     frame_end: 0,
+    turn: 0,
     flush_mark: 0,
     durable: false,
     patient: false,
@@ -273,6 +276,7 @@ impl Lane {
             sent_at: now,
             ahead: self.in_flight_bytes,
             frame_end: self.queued_bytes,
+            turn: 0,
             flush_mark: 0,
             durable: false,
             patient: false,
