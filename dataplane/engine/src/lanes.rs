@@ -260,13 +260,15 @@ impl Engine {
         self.note_fault(&lane, fault);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
         let finished = lane.finished || *fault == LaneFault::Drained;
-        // What is in doubt comes first: a lost identity read may change which paths carry
-        // I/O, and that must see it (W20). Newest first, so that the oldest ends at the
+        // What is in doubt comes first, then what of a cache is lost: a lost identity read may
+        // change which paths carry I/O, and may have another lane of the same cache accepted,
+        // which must see both (W20, F6). Newest first, so that the oldest ends at the
         // head of the queue.
         let is_piece = |slot: &&Slot| matches!(slot.used, Use::Piece { .. });
         for slot in slots.iter().rev().filter(is_piece) {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
+        self.domain_lost_lane(index);
         for slot in slots.iter().filter(|slot| !is_piece(slot)) {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
@@ -274,7 +276,6 @@ impl Engine {
             self.fence(id, index, lane.offer.and_then(|offer| offer.gate));
         }
         self.forget_kills();
-        self.domain_lost_lane(index);
         self.forget_removed(index);
         self.regroup();
         self.after_proof();

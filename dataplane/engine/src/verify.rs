@@ -241,7 +241,15 @@ impl Engine {
         let (round, live, at) = (verify.round, verify.live, verify.at);
         let offset = verify.places[at];
         let reference = self.reference_for(slot);
-        if (live && reference.is_none()) || !self.lane_at(slot).has_spare() {
+        if !self.lane_at(slot).has_spare() {
+            // Reads of earlier rounds fill it: it answers none of them.
+            self.unlock(slot);
+            let path = self.lane_at(slot).path;
+            self.paths[path].explain("3.8", String::from("the identity check's reads are not answered"));
+            self.close(slot, Close::Abort);
+            return;
+        }
+        if live && reference.is_none() {
             self.restart_verify(slot);
             return;
         }
