@@ -151,3 +151,10 @@ impl Engine {
         }
     }
 }
+
+impl Engine {
+    /// Whether writes were let go without proof and may still land (W13).
+    pub fn has_ghosts(&self) -> bool {
+        !self.ghosts.is_empty()
+    }
+}

@@ -399,7 +399,9 @@ impl Engine {
     /// A FLUSH waits for the end of a replay (F2).
     pub(crate) fn flush_waits(&mut self, key: Key) -> bool {
         let Some(replay) = self.replay.as_mut().filter(|_| self.rules.f2_replay_first) else { return false };
-        replay.flushes.push(key);
+        if !replay.flushes.contains(&key) {
+            replay.flushes.push(key);
+        }
         self.requests.get_mut(key).state = RequestState::AwaitingReplay;
         true
     }

@@ -127,6 +127,10 @@ list! {
         CacheLost,
         /// Acknowledged writes were written again.
         Replayed,
+        /// A write that was let go without proof landed over newer ones (W13).
+        Haunted,
+        /// What is newer was written again after that.
+        Repaired,
         /// Acknowledged writes could not be written again; hosts were told.
         WritesLost,
     }

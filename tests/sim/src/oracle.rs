@@ -23,11 +23,21 @@
 //! * T3: when a FLUSH is answered well, the *stable* storage holds what is allowed over
 //!   `promised` as it was when the FLUSH was issued; the same for a FUA write over itself.
 //!
+//! A write that was let go without proof (W13: `unproven = "assume"`, at the hold) may still
+//! land over newer ones; until it is noticed and repaired its content may show. Such a
+//! sector is *haunted* by that content from the moment it lands until the newest is there
+//! again, and for what was on its way then. At the end none may be.
+//!
 //! When a server loses its cache, other servers show older content until the loss can be
 //! known (the connections are gone). In that time reads may go back; from then on the
 //! old floors hold again, because what was acknowledged is written again before it is read (F6).
 
+use program::{Nanos, SECOND};
+
 use crate::medium::{INITIAL, Value, ZERO};
+
+/// What was on its way when a ghost was repaired has arrived by then.
+const ON_ITS_WAY: Nanos = 15 * SECOND;
 
 /// How a write changes content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,8 @@ pub struct Oracle {
     seen: Vec<Value>,
     zeroish: Vec<Value>,
     trimmed: Vec<Value>,
+    /// Content of a ghost that landed, and when the newest was there again.
+    haunted: Vec<Option<(Value, Option<Nanos>)>>,
     /// Of `acked`, what an operator gave up (F2): durability is not asked of it.
     given_up: Vec<Value>,
 }
@@ -77,6 +89,7 @@ impl Oracle {
             seen: vec![initial; sectors],
             zeroish: vec![ZERO; sectors],
             trimmed: vec![0; sectors],
+            haunted: vec![None; sectors],
             given_up: vec![0; sectors],
         }
     }
@@ -160,6 +173,25 @@ impl Oracle {
             write.kind == WriteKind::Data && (write.start as usize..write.end as usize).contains(&sector)
         };
         (trimmed || value >= floor) && self.writes.get(value as usize).is_some_and(covers)
+    }
+
+    /// `value` was carried out on a sector; `by_ghost`: by a write that may have been let go.
+    /// Tells whether it haunts the sector.
+    pub fn landed(&mut self, sector: usize, value: Value, by_ghost: bool, now: Nanos) -> bool {
+        let newest = self.allows(sector, value, self.acked[sector]);
+        match &mut self.haunted[sector] {
+            Some((_, until @ None)) if newest => *until = Some(now),
+            slot if !newest && by_ghost => *slot = Some((value, None)),
+            _ => return false,
+        }
+        !newest
+    }
+
+    /// Whether `value` may show because a ghost landed.
+    pub fn is_haunted(&self, sector: usize, value: Value, now: Nanos) -> bool {
+        self.haunted[sector].is_some_and(|(ghost, until)| {
+            ghost == value && until.is_none_or(|until| now <= until + ON_ITS_WAY)
+        })
     }
 
     /// A READ returned `value`, which was allowed.

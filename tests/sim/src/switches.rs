@@ -25,7 +25,7 @@ pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
         "w3_same_bytes" | "w4_doubt" | "w4_quarantine" | "w4_quiesce" | "w5_answer_waits" | "w8_order"
         | "w9_discards" | "w14_failed_writes" | "w18_write_through" | "f1_domains" | "f2_every_domain"
         | "f2_replay_first" | "f3_fua_kept" | "f3_fua_emulated" | "f5_one_history" | "f6_replay"
-        | "f6_reads_wait" | "f7_write_through" => CONTENT,
+        | "f6_reads_wait" | "f7_write_through" | "w13_repair" => CONTENT,
         "w6_pieces" => &["W6"],
         "w7_definite_errors" => &["W7"],
         "w7_second_opinion" => &["host error"],

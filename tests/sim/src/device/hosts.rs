@@ -377,6 +377,9 @@ impl Device {
         }
         for (n, &value) in data.iter().enumerate() {
             let (sector, floor) = (request.start + n, request.floors[n]);
+            if self.oracle.is_haunted(sector, value, env.now) {
+                continue;
+            }
             if !self.oracle.allows(sector, value, floor) {
                 env.fail("T1", || {
                     format!("sector {sector} read as {value}, it cannot be older than {floor}")
@@ -417,7 +420,8 @@ impl Device {
     ) {
         for sector in sectors {
             let stable = self.medium.stable(sector);
-            if !self.oracle.allows(sector, stable, floor(sector)) {
+            let haunted = self.oracle.is_haunted(sector, stable, env.now);
+            if !haunted && !self.oracle.allows(sector, stable, floor(sector)) {
                 let floor = floor(sector);
                 env.fail("T3", || {
                     format!(

@@ -230,8 +230,13 @@ impl Device {
         }
         let durable = op.flags.contains(CommandFlags::FUA);
         let cache = plan.cache;
-        for sector in op.start..op.end {
-            self.medium.write(cache, sector, op.value, durable);
+        let (start, end, value) = (op.start, op.end, op.value);
+        let ghosts = self.program.unproven == program::Unproven::Assume && self.engine.has_ghosts();
+        for sector in start..end {
+            self.medium.write(cache, sector, value, durable);
+            if self.oracle.landed(sector, value, ghosts, env.now) {
+                env.mark(Mark::Haunted);
+            }
         }
     }
 
