@@ -284,6 +284,10 @@ impl Engine {
             NoPath::Fail => self.program.quiesce,
             NoPath::Forever => Nanos::MAX,
         };
+        if !self.owes_proof(lane) {
+            self.close(slot, Close::Abort);
+            return;
+        }
         let oldest = lane.oldest().map_or(0, |index| lane.slot(index).sent_at);
         if self.now - oldest < hold {
             return;

@@ -168,6 +168,8 @@ pub(crate) struct Lane {
     pub(crate) canary_sent: Option<Nanos>,
     /// When the last canary was sent, answered or not.
     pub(crate) last_canary: Nanos,
+    /// When it was given up.
+    pub(crate) given_up_at: Nanos,
     /// Its session is proven finished: nothing on it is in doubt.
     pub(crate) finished: bool,
     /// It was opened only to have another session finished (`fence`).
@@ -213,6 +215,7 @@ impl Lane {
             last_sample: 0,
             canary_sent: None,
             last_canary: 0,
+            given_up_at: 0,
             finished: false,
             fencing: false,
             timed: true,

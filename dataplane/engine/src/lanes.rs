@@ -26,6 +26,8 @@ use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
 const REFUSED_RETRY: Nanos = 10 * SECOND;
 /// A server that announced its shutdown is not called again before.
 const LEAVING_RETRY: Nanos = SECOND;
+/// A lane that was given up has stopped sending by then.
+const QUIETED: Nanos = SECOND;
 /// Old connections kept per path.
 const ZOMBIES_MAX: usize = 2;
 /// `path fail`: how long requests in flight may still be answered.
@@ -374,15 +376,22 @@ impl Engine {
     /// Whether something on a lane that was given up must be proven finished: writes, which may
     /// land late (W1), and with `exclusive = "proven"` every request of a host, since the server
     /// may still work on it while another one is used (W20).
-    fn owes_proof(&self, lane: &Lane) -> bool {
+    pub(crate) fn owes_proof(&self, lane: &Lane) -> bool {
         let strict = self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive;
-        lane.in_order().any(|(_, slot)| slot.write || (strict && matches!(slot.used, Use::Piece { .. })))
+        // Nothing leaves any more some time after it was given up: a frame that was cut, or
+        // never began to leave, is never carried out, and nobody answers it.
+        let quiet = lane.state == LaneState::Zombie && self.now - lane.given_up_at >= QUIETED;
+        lane.in_order()
+            .filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes)
+            .any(|(_, slot)| slot.write || (strict && matches!(slot.used, Use::Piece { .. })))
     }
 
     /// Stops issuing on a lane but keeps it for late replies (W1).
     pub(crate) fn give_up(&mut self, slot: u16) {
+        let now = self.now;
         let lane = self.lane_at_mut(slot);
         lane.state = LaneState::Zombie;
+        lane.given_up_at = now;
         let (id, index, queue_empty) = (lane.id, lane.path, lane.outq_bytes == Some(0));
         self.act(Action::QuietLane(id));
         if queue_empty {

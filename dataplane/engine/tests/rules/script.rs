@@ -277,6 +277,7 @@ impl Script {
     /// Lets time pass; the timer runs whenever it is due.
     pub fn wait(&mut self, time: Nanos) {
         let end = self.now + time;
+        self.leave();
         let mut spins = 0;
         while let Some(due) = self.engine.next_deadline().filter(|&due| due <= end) {
             spins = if due > self.now { 0 } else { spins + 1 };
@@ -285,6 +286,13 @@ impl Script {
             self.event(Event::Timer);
         }
         self.now = end;
+    }
+
+    /// Whatever is queued on a lane leaves.
+    fn leave(&mut self) {
+        for (lane, _, sent_bytes) in self.lanes.clone() {
+            self.event(Event::LaneSent { lane, sent_bytes });
+        }
     }
 
     /// The same, while every canary is answered.
