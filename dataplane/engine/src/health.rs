@@ -292,7 +292,7 @@ impl Engine {
         if self.now - oldest < hold {
             return;
         }
-        if self.program.writers == Writers::Many || !self.rules.w13_repair {
+        if self.program.writers == Writers::Many {
             self.close(slot, Close::Abort);
             return;
         }

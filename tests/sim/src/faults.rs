@@ -268,7 +268,9 @@ fn end(env: &mut Env, devices: &mut [Device], fault: &Fault) {
                 server.alive = true;
             }
             for link in 0..env.links.len() {
-                devices.iter_mut().for_each(|device| device.wake(env, link));
+                for device in &mut *devices {
+                    device.wake(env, link);
+                }
             }
         }
         FaultClass::Stop => {

@@ -146,18 +146,19 @@ fn detections(most: u64) -> ExitCode {
     println!("| turned off | seeds | simulated requests | seconds | found as |");
     println!("|---|---|---|---|---|");
     let mut missed = false;
-    let mut row = |name: &str, found: Option<Detection>| match found {
-        Some(found) => println!(
+    let mut row = |name: &str, found: Option<Detection>| {
+        let Some(found) = found else {
+            missed = true;
+            println!("| `{name}` | not found in {most} | | | |");
+            return;
+        };
+        println!(
             "| `{name}` | {} | {} | {:.2} | `{}` |",
             found.seeds,
             found.requests,
             found.took.as_secs_f64(),
             found.failure.rule
-        ),
-        None => {
-            missed = true;
-            println!("| `{name}` | not found in {most} | | | |");
-        }
+        );
     };
     for name in Rules::NAMES {
         let (Some(rules), Some(reasons)) = (Rules::without(name), reasons(name)) else { continue };

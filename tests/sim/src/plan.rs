@@ -266,7 +266,9 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
     let unproven = rng.pick(&[Unproven::Assume, Unproven::Assume, Unproven::Hold]);
     let mut list: Vec<PathProgram> = (0..paths).map(|n| path_of(n, rng, lanes, in_flight, ranked)).collect();
     if shares && rng.chance(500_000) {
-        list.iter_mut().for_each(|path| path.same_cache = Some("one".into()));
+        for path in &mut list {
+            path.same_cache = Some("one".into());
+        }
     }
     DeviceProgram {
         name: "vol".into(),

@@ -12,12 +12,12 @@ impl Rng {
     pub fn new(seed: u64) -> Self {
         // Neighbouring seeds must not run in step.
         let mut rng = Self(seed.wrapping_mul(0xd134_2543_de82_ef95));
-        rng.next();
+        rng.draw();
         rng
     }
 
     /// Uniform over all of `u64`.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Rng {
     /// Uniform below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
         // The bias of a 64-bit modulus is far below anything a run could notice.
-        self.next() % n
+        self.draw() % n
     }
 
     /// Uniform in `from..=to`.

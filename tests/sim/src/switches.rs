@@ -42,6 +42,13 @@ pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
     })
 }
 
+/// Rules about what a run has none of, gates and a process that starts again, with the scripted
+/// test (`dataplane/engine/tests/rules/fencing.rs`) that fails without them.
+pub const ELSEWHERE: [(&str, &str); 2] = [
+    ("w10_recovering", "without_w10_writes_go_on_at_once"),
+    ("gate_kill", "without_its_gate_a_doubt_is_not_ended"),
+];
+
 /// Damage that the oracle must find, with the reasons.
 pub const SABOTAGES: [(Sabotage, &[&str]); 5] = [
     (Sabotage::LostWrite, CONTENT),

@@ -101,7 +101,7 @@ impl World {
     }
 
     fn wait_until_idle(&mut self) {
-        let hold = self.devices.iter().map(|device| device.longest_wait()).max().unwrap_or(0);
+        let hold = self.devices.iter().map(Device::longest_wait).max().unwrap_or(0);
         let end = self.env.now + IDLE_WITHIN + hold;
         while self.env.failure.is_none() && !self.devices.iter().all(Device::is_idle) {
             if self.env.now > end {

@@ -51,6 +51,18 @@ fn a_gate_ends_a_doubt_at_once() {
     assert_eq!(s.engine.status(s.now).fence.as_str(), "gate");
 }
 
+/// T5: the switch in the test above makes the difference.
+#[test]
+fn without_its_gate_a_doubt_is_not_ended() {
+    let mut s = Script::without("gate_kill", &DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+    s.open_all(&gate(1, false));
+    in_doubt(&mut s);
+    let kills = s.kills.len();
+    s.request(Write, 0, 4096);
+    s.wait(10 * SECOND);
+    assert!(kills == 0 && s.kills.is_empty() && write_sent(&s).is_none());
+}
+
 /// 2.4: only the process that held the session can speak for it; what is no gate cannot.
 #[test]
 fn nobody_else_can_end_a_doubt() {
@@ -296,6 +308,15 @@ fn a_new_process_waits_for_the_old_ones_writes() {
     assert_eq!(s.result(write), Some(Ok(())));
     assert!(s.events.contains(&"recovered_unproven"));
     assert_eq!(s.engine.status(s.now).state.as_str(), "optimal");
+}
+
+/// T5: the switch in the test above makes the difference.
+#[test]
+fn without_w10_writes_go_on_at_once() {
+    let mut s = Script::without("w10_recovering", &DeviceProgram { unclean: true, ..device(2) });
+    s.open_all(&offer());
+    s.request(Write, 0, 4096);
+    assert!(write_sent(&s).is_some());
 }
 
 /// W10, 2.4: gates that took the claim of the new process have finished the old one's sessions.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use engine::{
-    Action, BufferId, Close, Digest, Engine, Event, HostRequest, LaneFault, LaneId, Offer, RequestTag,
+    Action, BufferId, Close, Digest, Engine, Event, HostRequest, LaneFault, LaneId, Offer, RequestTag, Rules,
     SendData, SessionId,
 };
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags as Flags};
@@ -123,8 +123,14 @@ impl Script {
     }
 
     pub fn new(program: &DeviceProgram) -> Self {
+        Self::without("", program)
+    }
+
+    /// With one rule turned off (T5); the empty name turns none off.
+    pub fn without(rule: &str, program: &DeviceProgram) -> Self {
+        let rules = if rule.is_empty() { Rules::ALL } else { Rules::without(rule).expect("a switch") };
         let mut script = Self {
-            engine: Engine::new(program, 7, SECOND),
+            engine: Engine::with_rules(program, 7, SECOND, rules),
             now: SECOND,
             sent: VecDeque::new(),
             replies: Vec::new(),

@@ -104,7 +104,7 @@ impl Device {
     pub fn new(index: DeviceIndex, plan: &DevicePlan, env: &mut Env, rules: Rules) -> Self {
         let initial = if plan.blank { ZERO } else { INITIAL };
         let coherent = env.plan.topology != crate::plan::Topology::Incoherent;
-        let seed = env.rng.next();
+        let seed = env.rng.draw();
         let mut device = Self {
             index,
             program: plan.program.clone(),
