@@ -14,7 +14,9 @@
 //! The last row is the point of one history: X1 acknowledged through one path and
 //! X2 over it through another, the first server loses its cache: X1 must not come back.
 //!
-//! Bounds: when half of the limit is used a FLUSH of our own is sent; at the limit
+//! Bounds: when half of the limit is used a FLUSH of our own is sent, and where the last one
+//! cost the storage next to nothing already at 8 MiB: less can be lost, and the buffers of
+//! the writes stay in the processor's cache. At the limit
 //! writes carry FUA and are not retained, which is back-pressure by the storage
 //! itself. What is in flight at that moment may go over it, by no more than the
 //! in-flight caps allow.
@@ -27,7 +29,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use nbd::{Command, CommandFlags};
-use program::{Nanos, SECOND, Target, Writers};
+use program::{MILLISECOND, Nanos, SECOND, Target, Writers};
 
 use crate::engine::Engine;
 use crate::ghost::Ghost;
@@ -37,6 +39,11 @@ use crate::{Action, BufferId, HostRequest};
 
 /// What an entry costs beside its bytes.
 const ENTRY_BYTES: u64 = 128;
+/// So much is enough for a FLUSH of our own where one is cheap; else half of the limit.
+const CHEAP_FLUSH_BYTES: u64 = 8 << 20;
+/// A FLUSH answered this fast found a cache that need not be written out: memory, or one
+/// that outlives a power failure.
+const CHEAP_FLUSH: Nanos = 2 * MILLISECOND;
 /// Until the next FLUSH of our own after one that failed.
 const FLUSH_AGAIN: Nanos = SECOND;
 
@@ -101,6 +108,10 @@ pub(crate) struct Retention {
     payloads: Slab<Payload>,
     /// A FLUSH of our own is on its way.
     flushing: bool,
+    /// When it was started.
+    flush_began: Nanos,
+    /// The last one was cheap.
+    flush_is_cheap: bool,
     flush_again_at: Nanos,
 }
 
@@ -112,6 +123,8 @@ impl Retention {
             log: VecDeque::new(),
             payloads: Slab::new(),
             flushing: false,
+            flush_began: 0,
+            flush_is_cheap: false,
             flush_again_at: 0,
         }
     }
@@ -153,6 +166,12 @@ impl Retention {
         self.bytes += ENTRY_BYTES;
         self.share(entry.content);
         self.log.push_back(entry);
+    }
+
+    /// Enough is kept that a FLUSH of our own is due.
+    fn wants_flush(&self) -> bool {
+        let half = self.limit_bytes / 2;
+        self.bytes > if self.flush_is_cheap { half.min(CHEAP_FLUSH_BYTES) } else { half }
     }
 
     /// For `check_invariants`; `others`: users of bytes outside the log.
@@ -224,7 +243,7 @@ impl Engine {
         }
         self.replay_superseded(host.offset, host.offset + host.len);
         // Last: a FLUSH may begin a replay, to which this write is no newer one.
-        if self.retention.bytes * 2 > self.retention.limit_bytes && self.retains() {
+        if self.retention.wants_flush() && self.retains() {
             self.flush_for_room();
         }
         kept.is_some()
@@ -319,12 +338,14 @@ impl Engine {
     pub(crate) fn own_flush(&mut self) {
         if !self.stopping {
             self.retention.flushing = true;
+            self.retention.flush_began = self.now;
             self.internal(Origin::OwnFlush, Command::Flush, CommandFlags::empty(), 0, 0);
         }
     }
 
     pub(crate) fn own_flush_done(&mut self, good: bool) {
         self.retention.flushing = false;
+        self.retention.flush_is_cheap = good && self.now - self.retention.flush_began < CHEAP_FLUSH;
         if !good {
             self.retention.flush_again_at = self.now + FLUSH_AGAIN;
         }

@@ -4,7 +4,7 @@
 use engine::{Event, GateOffer, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{DeviceCommand, DeviceProgram, SECOND, Writers};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, SECOND, Writers};
 
 use crate::script::{MIB, Script, Sent, device, offer, without};
 
@@ -256,6 +256,34 @@ fn the_limit_is_kept_by_flushing() {
     s.answer(flush, Ok(()));
     let sent = acknowledged(&mut s, 2 * MIB, 4096);
     assert!(!sent.flags.contains(CommandFlags::FUA));
+}
+
+/// Writes of 1 MiB until a FLUSH of our own follows one; how many, and the FLUSH.
+fn until_own_flush(s: &mut Script) -> (u64, Sent) {
+    for n in 0..64 {
+        acknowledged(s, n * MIB, MIB);
+        if !s.nothing_sent() {
+            let flush = s.take();
+            assert_eq!(flush.command, Flush);
+            return (n + 1, flush);
+        }
+    }
+    panic!("64 MiB kept, and no FLUSH");
+}
+
+/// F5: where a FLUSH costs nothing there is no reason to keep much.
+#[test]
+fn a_cheap_flush_is_asked_for_earlier() {
+    let mut s = Script::up(&device(1));
+    let (kept, flush) = until_own_flush(&mut s);
+    assert_eq!(kept, 32, "half of the limit, for nothing is known yet");
+    s.answer(flush, Ok(()));
+    let (kept, flush) = until_own_flush(&mut s);
+    assert_eq!(kept, 8);
+    s.wait(10 * MILLISECOND);
+    s.answer(flush, Ok(()));
+    let (kept, _) = until_own_flush(&mut s);
+    assert_eq!(kept, 32, "this one was not cheap");
 }
 
 /// F9: what cannot be written again is lost; FLUSH and FUA say so on every session, for good.
