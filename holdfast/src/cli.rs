@@ -76,7 +76,7 @@ pub(crate) struct GateArgs {
     /// What to export
     ///
     /// FILE is a file, a block device, `memory:`, or the URI of an NBD server on this host
-    /// (nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH).
+    /// (nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH).
     /// With a size, a file that does not exist is created. May be repeated.
     #[arg(long, value_name = "NAME=FILE[,size=SIZE][,readonly]", required = true)]
     pub(crate) export: Vec<ExportArgument>,
