@@ -16,6 +16,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod explain;
 mod gate_key;
 pub mod limits;
 pub mod log;

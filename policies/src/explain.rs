@@ -57,6 +57,8 @@ pub enum Limit {
     Above(u64),
     /// The rule asks for less than this.
     Below(u64),
+    /// The rule asks for this or less.
+    AtMost(u64),
 }
 
 /// One input of a rule.
@@ -140,6 +142,36 @@ impl Decision {
         self
     }
 
+    /// Adds a number of things.
+    ///
+    /// # Panics
+    ///
+    /// As [`Decision::figure`].
+    #[must_use]
+    pub const fn count(self, name: &'static str, value: u64, limit: Limit) -> Self {
+        self.figure(name, value, Unit::Count, limit)
+    }
+
+    /// Adds a time in nanoseconds.
+    ///
+    /// # Panics
+    ///
+    /// As [`Decision::figure`].
+    #[must_use]
+    pub const fn time(self, name: &'static str, value: Nanos, limit: Limit) -> Self {
+        self.figure(name, value, Unit::Nanoseconds, limit)
+    }
+
+    /// Adds a size in bytes.
+    ///
+    /// # Panics
+    ///
+    /// As [`Decision::figure`].
+    #[must_use]
+    pub const fn bytes(self, name: &'static str, value: u64, limit: Limit) -> Self {
+        self.figure(name, value, Unit::Bytes, limit)
+    }
+
     /// Adds what was not done and why.
     ///
     /// # Panics
@@ -212,6 +244,7 @@ impl fmt::Display for Figure {
             Limit::AtLeast(limit) => write!(f, " (at least {})", shown(limit)),
             Limit::Above(limit) => write!(f, " (above {})", shown(limit)),
             Limit::Below(limit) => write!(f, " (below {})", shown(limit)),
+            Limit::AtMost(limit) => write!(f, " (at most {})", shown(limit)),
         }
     }
 }
@@ -264,6 +297,15 @@ impl Explain {
     /// The device has so many paths now; decisions about the ones beyond are dropped.
     pub fn set_paths(&mut self, paths: usize) {
         self.paths.resize(paths, Ring::default());
+    }
+
+    /// The path is gone; what is kept of it goes too.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such path.
+    pub fn forget_path(&mut self, path: usize) {
+        self.paths[path] = Ring::default();
     }
 
     /// Keeps a decision. Whether it is new, and not the last one about its subject once more:

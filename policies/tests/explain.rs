@@ -64,6 +64,19 @@ fn the_same_again_is_counted_and_not_kept_twice() {
     assert_eq!(explain.of(Subject::Path(0)).count(), 3);
 }
 
+#[test]
+fn every_kind_of_limit_is_named() {
+    let decision = Decision::new(0, Subject::Device, "w", "r")
+        .count("a", 1, Limit::AtLeast(1))
+        .time("b", SECOND, Limit::Below(2 * SECOND))
+        .bytes("c", 3, Limit::AtMost(4))
+        .count("d", 5, Limit::Above(4));
+    assert_eq!(
+        decision.to_string(),
+        "w by r: a 1 (at least 1), b 1 s (below 2 s), c 3 bytes (at most 4 bytes), d 5 (above 4)"
+    );
+}
+
 /// Against a list of everything, of random subjects and decisions.
 #[test]
 fn keeps_the_last_of_each_subject_as_a_list_would() {
@@ -114,4 +127,7 @@ fn a_storm_of_one_path_leaves_the_others_their_history() {
     explain.set_paths(1);
     explain.set_paths(2);
     assert_eq!(explain.last(Subject::Path(1)), None, "another path");
+    explain.forget_path(0);
+    assert_eq!(explain.last(Subject::Path(0)), None, "it is gone");
+    assert_eq!(explain.last(Subject::Device).map(|it| it.what), Some("held"));
 }

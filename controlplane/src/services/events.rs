@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::explain;
 use crate::limits::EVENTS_KEPT_MAX;
 use crate::log::{self, Field, Level};
 
@@ -176,6 +177,11 @@ impl Event {
             ReportKind::Clean => {
                 let text = "nothing that was sent is in doubt; the next start need not wait";
                 (Level::Info, Self { name: "clean".to_owned(), text: text.to_owned(), ..base })
+            }
+            ReportKind::Decision(decision) => {
+                let (path, rule) = (decision.path.clone(), Some(decision.rule.to_owned()));
+                let text = explain::sentence(decision);
+                (Level::Info, Self { name: "decision".to_owned(), path, rule, text, ..base })
             }
             ReportKind::Event { name, path, rule, text } => {
                 let (path, rule) = (path.clone(), Some((*rule).to_owned()));

@@ -70,7 +70,7 @@ impl ReportSink {
                 batch.records.entry(report.device.clone()).or_default().samples = Some(samples.clone());
             }
             ReportKind::Clean => batch.records.entry(report.device.clone()).or_default().clean = true,
-            ReportKind::PathState { .. } | ReportKind::Event { .. } => {}
+            ReportKind::PathState { .. } | ReportKind::Event { .. } | ReportKind::Decision(_) => {}
         }
         if batch.reports.len() == REPORTS_WAITING_MAX {
             batch.reports.pop_front();

@@ -38,7 +38,7 @@ pub(crate) struct Active {
     /// Paths that carry writes.
     pub(crate) writers: Vec<usize>,
     /// Priority in use.
-    priority: Option<u32>,
+    pub(crate) priority: Option<u32>,
     /// Policy in force.
     pub(crate) policy: AccessPolicy,
     /// FUA on every write (W18).
@@ -81,6 +81,7 @@ impl Engine {
         }
         self.choose_members(&usable);
         self.note_held();
+        self.decide_group();
         self.unpark();
         self.report_paths();
     }

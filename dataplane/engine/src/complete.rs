@@ -99,6 +99,7 @@ impl Engine {
         let result = if beside { result.and(Err(Errno::Io)) } else { result };
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
+            self.decide_late_reply(answered.path, answered.piece, answered.slot.sent_at);
             if self.pieces.get(answered.piece).ghost {
                 self.ghost_settled(answered.piece, result.is_ok());
             }
@@ -307,11 +308,13 @@ impl Engine {
             .enumerate()
             .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
         if refused_by.count_ones() >= 2 || !others || !self.rules.w7_second_opinion {
+            self.decide_second_opinion(path, refused_by.count_ones(), None);
             self.piece_failed(key, Errno::Io);
             return;
         }
         let believe_at = self.now + SECOND_OPINION;
         self.pieces.get_mut(key).believe_at.get_or_insert(believe_at);
+        self.decide_second_opinion(path, refused_by.count_ones(), Some(SECOND_OPINION));
         self.requeue(key);
         let elsewhere = (0..self.paths.len())
             .any(|other| self.paths[other].usable && refused_by & (1 << other.min(63)) == 0);
@@ -344,6 +347,7 @@ impl Engine {
 
     /// Takes a path out until its canaries are good again.
     pub(crate) fn sicken(&mut self, path: usize, text: String) {
+        self.decide_sick(path);
         let path = &mut self.paths[path];
         path.sick = true;
         path.probation = None;
@@ -458,6 +462,7 @@ impl Engine {
             let quarantine = range
                 .map(|range| self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key)));
             self.pieces.get_mut(key).quarantine = quarantine;
+            self.decide_quarantine(key);
         }
         self.forget_piece(key);
     }

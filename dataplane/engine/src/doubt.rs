@@ -45,6 +45,7 @@ impl Engine {
             Unproven::Assume | Unproven::Hold => Some(self.now + quiesce),
         };
         self.doubts.push(Doubt { piece, path, lane, expires });
+        self.decide_doubt(piece, path);
     }
 
     pub(crate) fn expire_doubts(&mut self) {
@@ -54,6 +55,7 @@ impl Engine {
             if doubt.expires.is_some_and(|expires| expires <= self.now) {
                 self.doubts.swap_remove(at);
                 self.report_unproven(doubt);
+                self.decide_unproven_release(doubt);
                 self.end_copy(doubt.piece);
             } else {
                 at += 1;

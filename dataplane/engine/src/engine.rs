@@ -17,6 +17,7 @@
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
+//! | `decide` | why: what is kept of each decision | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
 //! | `reload` | a changed program, operator's commands | |
 //! | `status` | snapshot | |
@@ -28,10 +29,11 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use policies::{Candidate, Failback, Selector};
+use policies::{Candidate, Explain, Failback, Selector};
 use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
+use crate::decide::Grouping;
 use crate::doubt::Doubt;
 use crate::fence::Kill;
 use crate::flush::Domain;
@@ -123,6 +125,9 @@ pub struct Engine {
     pub(crate) last_request: Option<Nanos>,
     pub(crate) next_tick: Nanos,
     pub(crate) counters: Counters,
+    /// The last decisions, and which paths they said carry I/O.
+    pub(crate) explain: Explain,
+    pub(crate) grouping: Grouping,
     /// Scratch space, kept to avoid allocation.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidate_paths: Vec<usize>,
@@ -175,6 +180,8 @@ impl Engine {
             last_request: None,
             next_tick: now,
             counters: Counters::default(),
+            explain: Explain::new(0),
+            grouping: Grouping::default(),
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
             granted: Vec::new(),

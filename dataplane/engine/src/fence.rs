@@ -54,6 +54,7 @@ impl Engine {
         }
         let (retry_at, since) = (self.now, self.now);
         self.kills.push(Kill { target, path, gate, asked: None, retry_at, since });
+        self.decide_fence(path);
         self.ask_gates();
     }
 
@@ -123,6 +124,7 @@ impl Engine {
         self.kills.retain(|kill| kill.target != target);
         let took = self.now - since;
         let settled = self.end_doubts_of(target);
+        self.decide_fenced(path, took, settled as u64);
         let stands = self.lane_if(target).is_some();
         if stands {
             self.lane_at_mut(target.slot).finished = true;

@@ -176,6 +176,7 @@ impl Engine {
     pub(crate) fn flush_failed(&mut self, path: usize) {
         let text = "the storage answered FLUSH with an error: writes acknowledged before it may be lost";
         self.event("flush_failed", Some(path), "F9", text.into());
+        self.decide_flush_failed(path);
         // Paths may share a cache without being declared to, so it may be anything that is
         // not stable that was lost.
         let (own, retains) = (self.paths[path].domain, self.retains());

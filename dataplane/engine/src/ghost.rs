@@ -142,6 +142,7 @@ impl Engine {
                 "a write of {len} bytes at {start} that was let go without proof was executed late, or may have been; {bytes} newer bytes over it are written again"
             );
             self.event("ghost_repaired", Some(path), "W13", text);
+            self.decide_repair(path, start, len, bytes);
             self.repair(written.iter().map(|newer| (newer.start, newer.end, newer.content)));
         }
         if incomplete {

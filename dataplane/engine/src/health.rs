@@ -22,7 +22,7 @@ use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Write
 
 use crate::complete::STRIKES;
 use crate::engine::Engine;
-use crate::lane::{Cause, LaneState, Suspicion, Use};
+use crate::lane::{Cause, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
 use crate::request::RequestState;
 use crate::slab::Key;
@@ -40,9 +40,9 @@ const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
 /// the next only when it has waited for the last, so two of them were surely not answered.
 pub(crate) const PROBES_IN_VAIN: u32 = 3;
 /// A silent link is aborted after this long (W1).
-const SILENT_ABORT: Nanos = SECOND;
+pub(crate) const SILENT_ABORT: Nanos = SECOND;
 /// A suspect lane that stays without an answer this long is given up.
-const GIVE_UP: Nanos = 2 * SECOND;
+pub(crate) const GIVE_UP: Nanos = 2 * SECOND;
 /// A device is busy while its last request is younger.
 const BUSY: Nanos = 10 * SECOND;
 /// Patience with the last usable path.
@@ -171,8 +171,7 @@ impl Engine {
     fn check_age(&mut self, slot: u16) {
         let lane = self.lane_at(slot);
         let now = self.now;
-        let patience = if self.is_last(slot) { LAST_PATH_FACTOR } else { 1 };
-        let canary_deadline = self.program.canary.deadline * patience;
+        let canary_deadline = self.canary_deadline(slot);
         let canary_late = lane.canary_sent.is_some_and(|sent| sent + canary_deadline <= now);
         let overdue = self.overdue(slot);
         if let Some((write, age)) = overdue {
@@ -194,14 +193,25 @@ impl Engine {
 
     /// The first request past its age (W15): whether it writes, and how old it is.
     fn overdue(&self, slot: u16) -> Option<(bool, Nanos)> {
+        self.overdue_slot(slot).map(|(entry, _)| (entry.write, self.now - entry.sent_at))
+    }
+
+    /// The same: the request, and the age it was allowed.
+    pub(crate) fn overdue_slot(&self, slot: u16) -> Option<(&Slot, Nanos)> {
         let now = self.now;
         let last = self.is_last(slot);
         self.lane_at(slot).in_order().find_map(|(_, entry)| {
             let base = if entry.write { self.program.deadline.write } else { self.program.deadline.read };
-            let due = entry.sent_at + policies::request_deadline(base, entry.ahead + entry.len, last);
+            let age = policies::request_deadline(base, entry.ahead + entry.len, last);
             let counts = matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient;
-            (counts && due <= now).then_some((entry.write, now - entry.sent_at))
+            (counts && entry.sent_at + age <= now).then_some((entry, age))
         })
+    }
+
+    /// How long a canary may be unanswered.
+    pub(crate) fn canary_deadline(&self, slot: u16) -> Nanos {
+        let patience = if self.is_last(slot) { LAST_PATH_FACTOR } else { 1 };
+        self.program.canary.deadline * patience
     }
 
     /// Steers away from a lane; moves what is on it as far as the evidence goes.
@@ -224,6 +234,7 @@ impl Engine {
             let rule = if cause == Cause::LinkSilent { "W16" } else { "W15" };
             self.paths[path].explain(rule, text);
             self.paths[path].errors += 1;
+            self.decide_suspect(slot, cause, last);
             self.regroup();
         }
         if last {
@@ -253,6 +264,7 @@ impl Engine {
             Cause::LinkSilent if lasted >= SILENT_ABORT && !self.active.last_resort => {
                 let path = self.lane_at(slot).path;
                 self.paths[path].failed_before = true;
+                self.decide_silent_abort(path, lasted);
                 self.close(slot, Close::Abort);
             }
             Cause::Overdue | Cause::CanaryOverdue if lasted >= GIVE_UP && !self.active.last_resort => {
@@ -285,6 +297,7 @@ impl Engine {
             NoPath::Forever => Nanos::MAX,
         };
         if !self.owes_proof(lane) {
+            self.decide_zombie_over(slot, "close the old connection: nothing on it can land any more");
             self.close(slot, Close::Abort);
             return;
         }
@@ -293,6 +306,7 @@ impl Engine {
             return;
         }
         if self.program.writers == Writers::Many {
+            self.decide_zombie_over(slot, "close the old connection: the hold is over");
             self.close(slot, Close::Abort);
             return;
         }
@@ -307,6 +321,7 @@ impl Engine {
             .collect();
         for piece in pieces {
             self.report_let_go(piece, path);
+            self.decide_let_go(piece, path);
             self.let_go(piece, path);
         }
     }
@@ -324,9 +339,10 @@ impl Engine {
 
     fn check_probation(&mut self) {
         let mut changed = false;
-        for path in &mut self.paths {
-            if path.probation.as_ref().is_some_and(|probation| probation.done(self.now)) {
-                path.probation = None;
+        for index in 0..self.paths.len() {
+            let now = self.now;
+            if let Some(over) = self.paths[index].probation.take_if(|probation| probation.done(now)) {
+                self.decide_full_share(index, over.started());
                 changed = true;
             }
         }
@@ -414,6 +430,9 @@ impl Engine {
             }
         }
         let after = path.probation.as_ref().map(|probation| probation.share_ppm(now));
+        if before != after || !good {
+            self.decide_probation_step(index, good);
+        }
         if before != after {
             self.regroup();
         }
@@ -433,6 +452,8 @@ impl Engine {
             return;
         }
         if over {
+            let hold = self.hold_end().zip(self.held_since).map(|(end, since)| end - since);
+            self.decide_hold_over("3.7", hold);
             self.event(
                 "hold_over",
                 None,
@@ -450,6 +471,7 @@ impl Engine {
         match command {
             DeviceCommand::FailNow if self.held_since.is_some() => {
                 self.event("hold_ended", None, "operator", String::from("ended by `device fail-now`"));
+                self.decide_hold_over("operator", None);
                 self.end_hold();
             }
             DeviceCommand::FailNow => {}

@@ -191,6 +191,8 @@ pub(crate) struct Lane {
     pub(crate) sent_bytes: u64,
     /// Bytes in the kernel's send queue when last sampled; `None` before that.
     pub(crate) outq_bytes: Option<u32>,
+    /// What the kernel said last, as the rule of silence (W16) took it.
+    pub(crate) evidence: Option<policies::TcpEvidence>,
     slots: Vec<Slot>,
     free: Vec<u16>,
     oldest: u16,
@@ -226,6 +228,7 @@ impl Lane {
             queued_bytes: 0,
             sent_bytes: 0,
             outq_bytes: None,
+            evidence: None,
             slots: alloc::vec![FREE_SLOT; slots],
             free: (0..slots as u16).rev().collect(),
             oldest: NONE,

@@ -152,6 +152,7 @@ impl Engine {
         path.refusal = Some(reason);
         path.reconnect_at = retry;
         let lanes = path.lanes.clone();
+        self.decide_refused(slot, rule, REFUSED_RETRY);
         // What one lane learned holds for the path: none of its lanes carries on.
         for slot in lanes {
             if self.lane_at(slot).state != LaneState::Zombie {
@@ -174,6 +175,7 @@ impl Engine {
         path.refusal = None;
         path.told = None;
         path.backoff.reset();
+        self.decide_accepted(slot);
         self.note_cache(index, offer.gate.as_ref());
         let path = &mut self.paths[index];
         if returning {
@@ -183,6 +185,9 @@ impl Engine {
                 "probation",
                 String::from("back after a failure: canaries first, then a small share"),
             );
+        }
+        if returning {
+            self.decide_probation(index);
         }
         self.learn_geometry(index, &offer);
         self.check_recovery();
@@ -210,10 +215,15 @@ impl Engine {
         let Some(lane) = self.lane_if(id) else { return };
         match lane.state {
             LaneState::Up if lane.suspicion.is_some() => {
+                let (path, since) = (lane.path, lane.suspicion.map_or(self.now, |suspicion| suspicion.since));
+                self.decide_trust(path, since);
                 self.lane_at_mut(id.slot).suspicion = None;
                 self.regroup();
             }
-            LaneState::Zombie if !self.owes_proof(lane) => self.close(id.slot, Close::Abort),
+            LaneState::Zombie if !self.owes_proof(lane) => {
+                self.decide_zombie_over(id.slot, "close the old connection: its late replies have come");
+                self.close(id.slot, Close::Abort);
+            }
             LaneState::Draining if lane.is_empty() => self.finish_drain(id.slot),
             _ => {}
         }
@@ -234,6 +244,7 @@ impl Engine {
         self.paths[path].reconnect_at = self.now + LEAVING_RETRY;
         self.paths[path].failed_before = true;
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
+        self.decide_leaving(path, LEAVING_RETRY);
         self.regroup();
     }
 
@@ -316,10 +327,12 @@ impl Engine {
             path.portal = (path.portal + 1) % path.portals();
             if path.portal != 0 {
                 path.reconnect_at = now;
+                self.decide_lost(index, lane.state, fault);
                 return;
             }
         }
         path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
+        self.decide_lost(index, lane.state, fault);
         if lane.state == LaneState::Opening {
             self.tell_unreachable(index, fault);
         }
@@ -389,6 +402,7 @@ impl Engine {
     /// Stops issuing on a lane but keeps it for late replies (W1).
     pub(crate) fn give_up(&mut self, slot: u16) {
         let now = self.now;
+        self.decide_give_up(slot);
         let lane = self.lane_at_mut(slot);
         lane.state = LaneState::Zombie;
         lane.given_up_at = now;
@@ -440,6 +454,7 @@ impl Engine {
         if zombies.len() > ZOMBIES_MAX
             && let Some(&oldest) = zombies.iter().min_by_key(|&&slot| self.lane_at(slot).opened_at)
         {
+            self.decide_zombie_over(oldest, "close the old connection: two newer ones are kept");
             self.close(oldest, Close::Abort);
         }
     }
@@ -489,6 +504,7 @@ impl Engine {
         let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
+        lane.evidence = Some(evidence);
         let judged = policies::silence::judge(&evidence);
         let silent = judged == policies::Silence::LinkSilent;
         // A stopped server whose window is full: our kernel would take the closed window for a
@@ -501,6 +517,7 @@ impl Engine {
         if lane.state == LaneState::Zombie && sample.probes >= PROBES_IN_VAIN {
             // Behind a closed window our kernel would go on for a quarter of an hour. No reply
             // can come; what it may do with its queue later is worse (W1).
+            self.decide_zombie_over(id.slot, "close the old connection: its peer answers no probe");
             self.close(id.slot, Close::Abort);
             return;
         }

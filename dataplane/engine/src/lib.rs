@@ -16,6 +16,7 @@ mod action;
 mod active;
 mod check;
 mod complete;
+mod decide;
 mod dispatch;
 mod doubt;
 mod engine;

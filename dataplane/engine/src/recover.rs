@@ -24,6 +24,7 @@ impl Engine {
         let remote = self.paths.iter().any(|path| matches!(path.program.target, Target::Nbd { .. }));
         if self.program.unclean && remote && self.rules.w10_recovering {
             self.recovering = Some(self.now + self.program.quiesce);
+            self.decide_recovery(self.program.quiesce);
         }
     }
 
@@ -44,6 +45,7 @@ impl Engine {
             .all(|path| path.offer.is_some_and(|offer| offer.gate.is_some() || offer.local));
         if fenced {
             self.recovering = None;
+            self.decide_recovered(true);
             let text = "the gates have finished every session of the process before this one: writes go on";
             self.event("recovered", None, "W10", text.into());
         }
@@ -55,6 +57,7 @@ impl Engine {
             return;
         }
         self.recovering = None;
+        self.decide_recovered(false);
         let text = "the process before this one ended without a clean stop; its writes are assumed to be over after `quiesce`";
         self.event("recovered_unproven", None, "W10", String::from(text));
     }

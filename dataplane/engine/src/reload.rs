@@ -33,6 +33,7 @@ impl Engine {
         let draw = self.draw();
         let canary = Canary::new(self.program.canary.interval, self.program.canary.idle, draw);
         self.paths.push(Path::new(program, index, domain, canary));
+        self.explain.set_paths(self.paths.len());
     }
 
     pub(crate) fn reload(&mut self, program: DeviceProgram) {
@@ -96,11 +97,13 @@ impl Engine {
                 self.paths[index].admin = Admin::Failed;
                 self.paths[index].reconnect_at = self.now + FAIL_GRACE;
                 self.paths[index].explain("operator", String::from("taken out by `path fail`"));
+                self.decide_command(index, "take it out: `path fail`", "`path reinstate`");
                 self.drain(index);
             }
             PathCommand::Drain => {
                 self.paths[index].admin = Admin::Drained;
                 self.paths[index].explain("operator", String::from("taken out by `path drain`"));
+                self.decide_command(index, "take it out: `path drain`", "`path reinstate`");
                 self.drain(index);
             }
             PathCommand::Reinstate => {
@@ -114,6 +117,11 @@ impl Engine {
                 entry.reconnect_at = now;
                 entry.backoff.reset();
                 entry.explain("operator", String::from("reinstated by the operator, connecting"));
+                self.decide_command(
+                    index,
+                    "connect at once: `path reinstate`",
+                    "it is connected and checked",
+                );
                 self.failback.force();
             }
         }
@@ -147,6 +155,7 @@ impl Engine {
         let path = &mut self.paths[index];
         if path.admin == Admin::Removed && path.lanes.is_empty() {
             path.offer = None;
+            self.explain.forget_path(index);
             let domain = path.domain;
             self.abandon_domain(domain);
         }

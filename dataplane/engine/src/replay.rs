@@ -130,6 +130,7 @@ impl Engine {
             return true;
         }
         entry.lost = Some(entry.acked);
+        self.decide_replay(domain);
         self.redo_unanswered(domain);
         self.plan_replay();
         true
@@ -375,6 +376,7 @@ impl Engine {
             }
         }
         self.cut_log();
+        self.decide_replayed(replay.segments, replay.bytes);
         if replay.segments > 0 {
             let text = format!(
                 "{} parts of acknowledged writes, {} bytes in all, were written again: their server may have lost its cache, or a late copy may have overwritten them",
@@ -460,6 +462,7 @@ impl Engine {
     /// Acknowledged writes are gone for good (F9).
     pub(crate) fn lose_writes(&mut self, text: String) {
         self.event("writes_lost", None, "F9", text.clone());
+        self.decide_loss();
         if self.rules.f9_sticky {
             self.lost_writes.get_or_insert(text);
         }

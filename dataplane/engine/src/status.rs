@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    fn device_state(&self) -> DeviceState {
+    pub(crate) fn device_state(&self) -> DeviceState {
         let all = self
             .paths
             .iter()

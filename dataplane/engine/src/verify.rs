@@ -141,6 +141,13 @@ pub(crate) struct Verify {
     writes_seen: u64,
 }
 
+impl Verify {
+    /// Blocks that read equal, and where one that differs begins.
+    pub(crate) fn figures(&self) -> (u32, Option<u64>) {
+        (self.equal, self.differs)
+    }
+}
+
 impl Engine {
     pub(crate) fn begin_verify(&mut self, slot: u16) {
         let only_local = self.paths.len() == 1 && self.lane_at(slot).offer().local;
@@ -246,6 +253,7 @@ impl Engine {
             self.unlock(slot);
             let path = self.lane_at(slot).path;
             self.paths[path].explain("3.8", String::from("the identity check's reads are not answered"));
+            self.decide_unchecked(path);
             self.close(slot, Close::Abort);
             return;
         }
@@ -318,6 +326,7 @@ impl Engine {
         } else {
             let path = self.lane_at(slot).path;
             self.paths[path].explain("3.8", String::from("a read for the identity check failed"));
+            self.decide_unchecked(path);
             self.close(slot, Close::Abort);
         }
     }
@@ -402,6 +411,7 @@ impl Engine {
             "{compared} blocks read equal but hold nothing that tells devices apart (blank volume); waits until a block that a host writes reads back equal, or declare `id`"
         );
         self.paths[path].explain("3.8", text);
+        self.decide_unproven(path, compared);
         self.regroup();
     }
 
@@ -474,6 +484,7 @@ impl Engine {
                     }
                     let path = lane.path;
                     self.paths[path].explain("3.8", String::from("the identity check did not end in time"));
+                    self.decide_unchecked(path);
                     self.close(slot, Close::Abort);
                 }
                 _ => {}

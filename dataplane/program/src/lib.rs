@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod command;
+mod decision;
 mod device;
 mod fence;
 mod node;
@@ -23,6 +24,7 @@ mod report;
 mod status;
 
 pub use command::{ControlCommand, DeviceCommand, PathCommand};
+pub use decision::{Comparison, Decision, DeviceExplanation, Figure, FigureUnit, PathExplanation, Refused};
 pub use device::{
     AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry,
     HostSessions, NoPath, Recorded, SelectorKind, Unproven, Writers,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the data plane tells the control plane, unasked.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Access, Geometry, Nanos, PathState};
+use crate::{Access, Decision, Geometry, Nanos, PathState};
 
 /// One thing that changed, with the rule that decided it.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,8 @@ pub enum ReportKind {
     Clean,
     /// Content samples that identify the volume; to be recorded.
     Samples(Vec<(u64, u128)>),
+    /// Something was decided that was not the last decision about its subject already.
+    Decision(Box<Decision>),
     /// Anything else an operator should see; `name` is stable, e.g. `cache_unproven`.
     Event {
         /// Stable name for filters and alerts.

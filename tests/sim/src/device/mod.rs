@@ -270,7 +270,8 @@ impl Device {
             ReportKind::Event { .. }
             | ReportKind::Geometry(_)
             | ReportKind::Samples(_)
-            | ReportKind::Clean => {}
+            | ReportKind::Clean
+            | ReportKind::Decision(_) => {}
         }
     }
 
