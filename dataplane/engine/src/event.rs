@@ -136,7 +136,8 @@ pub struct Offer {
 pub struct GateOffer {
     /// UUID of the volume, from its epoch register.
     pub volume: u128,
-    /// Drawn anew at every start of the gate's process.
+    /// Drawn when the first gate process of a volume on its host starts; those that run beside it tell the
+    /// same and share all they know of sessions. Another one: every process of that time is gone.
     pub nonce: u128,
     /// Changes whenever unflushed data may have been lost.
     pub cache_generation: u64,

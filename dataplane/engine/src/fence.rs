@@ -2,21 +2,24 @@
 //! Sessions that a gate is to finish (semantics 2.4, `kill=`).
 //!
 //! ```text
-//!  writes in doubt on a lane to a gate            lane to the same gate process opened with `kill`
+//!  writes in doubt on a lane to a gate            lane to a gate of the same life opened with `kill`
 //! -----------------------------------> wanted ------------------------------------------> asked
 //!                                        ^  | the lane went down, or it is no gate any more  |
 //!                                        |  +<-----------------------------------------------+
 //!  its path is back with another nonce   |                                                   | acknowledged
-//!  (the gate's process was restarted) ---+------------------------> proven <-----------------+
+//!  (all its processes were restarted) ----+------------------------> proven <-----------------+
 //! ```
 //!
 //! Proven means: nothing of that session will be executed any more; what it had not
 //! answered may have been executed or not. So its copies are settled, its quarantines end
 //! and the connection, if it still stands, is of no use any more.
 //!
-//! Only the process that held the session can say so: the nonce tells processes apart. A
-//! lane for this purpose alone is opened through a path that works; where there is none
-//! the path's own next connection carries the kill.
+//! Only the process that held the session can say so, or one that shares its register: gate
+//! processes of a volume that run at once on one host tell the same nonce, each bars what any
+//! of them ended, and answers only when none of them has anything of it in execution. So a
+//! process that was stopped is spoken for by its neighbour. A lane for this purpose alone is
+//! opened through a path that works; where there is none the path's own next connection
+//! carries the kill.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -69,7 +72,7 @@ impl Engine {
                 lane.is_trusted()
                     && lane.id != kill.target
                     && self.paths[lane.path].admin != Admin::Removed
-                    && lane.offer().gate.is_some_and(|gate| same_process(&gate, &kill.gate))
+                    && lane.offer().gate.is_some_and(|gate| same_life(&gate, &kill.gate))
             });
             let Some(path) = through.map(|lane| lane.path) else { continue };
             let lane = self.open_lane(path, Some(kill.target));
@@ -95,8 +98,8 @@ impl Engine {
     pub(crate) fn gate_answered(&mut self, id: LaneId, path: usize, gate: Option<&GateOffer>) {
         let mut proven = Vec::new();
         for kill in &mut self.kills {
-            let acknowledged = kill.asked == Some(id)
-                && gate.is_some_and(|gate| same_process(gate, &kill.gate) && gate.killed);
+            let acknowledged =
+                kill.asked == Some(id) && gate.is_some_and(|gate| same_life(gate, &kill.gate) && gate.killed);
             let restarted = kill.path == path
                 && gate.is_some_and(|gate| gate.volume == kill.gate.volume && gate.nonce != kill.gate.nonce);
             if acknowledged || restarted {
@@ -155,6 +158,6 @@ impl Engine {
     }
 }
 
-fn same_process(one: &GateOffer, other: &GateOffer) -> bool {
+fn same_life(one: &GateOffer, other: &GateOffer) -> bool {
     one.volume == other.volume && one.nonce == other.nonce
 }

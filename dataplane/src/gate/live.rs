@@ -7,6 +7,7 @@
 //! generation     rises with every raise and every kill; never falls while a process lives
 //! epoch, floors  the register's, by index of the member; they only rise
 //! killed         ring of the last sessions that were killed, and their count
+//! life           drawn when the first process comes and all before it are gone: the nonce that clients are told
 //! slot i         of one process: dispatched, finished; its lock is held as long as the process lives
 //! ```
 //!
@@ -64,13 +65,15 @@ pub(crate) const KILLED_MAX: usize = 64;
 pub(crate) const LIVE_BYTES: usize = 4096;
 
 const WORDS: usize = LIVE_BYTES / 8;
-const MAGIC: u64 = 0x4846_4c49_5645_0001;
+const MAGIC: u64 = 0x4846_4c49_5645_0002;
 
 const AT_MAGIC: usize = 0;
 const AT_GENERATION: usize = 1;
 const AT_EPOCH: usize = 2;
 const AT_RAISED: usize = 3;
 const AT_KILLED: usize = 4;
+/// Two words.
+const AT_LIFE: usize = 5;
 const AT_SLOTS: usize = 16;
 /// A cache line each.
 const SLOT_WORDS: usize = 8;
@@ -100,13 +103,21 @@ impl Live {
         SharedWords::map(file, offset, WORDS).map(Self)
     }
 
-    /// Begins anew: no other process lives.
-    pub(crate) fn reset(&self, register: &Register) {
+    /// Begins anew with this life: no other process lives.
+    pub(crate) fn reset(&self, register: &Register, life: u128) {
         for index in 0..WORDS {
             self.0.word(index).store(0, Ordering::Relaxed);
         }
         self.0.word(AT_MAGIC).store(MAGIC, Ordering::Relaxed);
+        self.store(AT_LIFE, (life >> 64) as u64);
+        self.store(AT_LIFE + 1, life as u64);
         self.publish(register);
+    }
+
+    /// Names the time since when there was always a process: whoever was told the same one shares this table, and
+    /// what was told another one has nothing in execution any more.
+    pub(crate) fn life(&self) -> u128 {
+        u128::from(self.load(AT_LIFE)) << 64 | u128::from(self.load(AT_LIFE + 1))
     }
 
     pub(crate) fn is_valid(&self) -> bool {

@@ -60,7 +60,7 @@ pub(crate) struct Register {
     pub(crate) slot: usize,
     writers: Writers,
     pub(crate) volume: u128,
-    /// Drawn for this process.
+    /// The life of its live table: the same for all processes that serve the volume at once.
     pub(crate) nonce: u128,
     pub(crate) cache_generation: u64,
     /// A process that had the register to itself has ended without saying so: what it had sent to its server may
@@ -89,7 +89,7 @@ impl Register {
         let slot = take_slot(&file, exclusive)?;
         let unclean = exclusive && live.slot(slot, SlotWord::InUse).load(Ordering::SeqCst) != 0;
         if alone {
-            live.reset(&record.register);
+            live.reset(&record.register, ring::random::id()?);
         } else if !live.is_valid() {
             return Err(invalid(
                 "its live table is damaged while another process uses it: stop all gates of the volume",
@@ -108,7 +108,7 @@ impl Register {
             program::Writers::One => Writers::One,
             program::Writers::Many => Writers::Many,
         };
-        let (volume, cache_generation, nonce) = (record.volume, record.cache_generation, ring::random::id()?);
+        let (volume, cache_generation, nonce) = (record.volume, record.cache_generation, live.life());
         let known = Mutex::new(record);
         Ok(Self { file, live, slot, writers, volume, nonce, cache_generation, unclean, known })
     }

@@ -44,7 +44,7 @@ pub enum Authentication {
 pub struct Identity {
     /// UUID of the volume, from its epoch register.
     pub volume: u128,
-    /// Drawn at every start of the gate's process.
+    /// Drawn when the first gate process of the volume starts; those that run beside it tell the same.
     pub nonce: u128,
     /// Drawn for this connection.
     pub challenge: u128,

@@ -39,6 +39,8 @@ pub(super) enum Mode {
     Assume,
     /// `unproven = "hold"`.
     Hold,
+    /// A gate on every path.
+    Gate,
 }
 
 /// Access policy of the device.
@@ -75,7 +77,7 @@ pub(super) enum Fate {
 }
 
 pub(super) const FAULTS: [Fault; 4] = [Fault::Reset, Fault::Fin, Fault::SilentLink, Fault::SilentServer];
-pub(super) const MODES: [Mode; 2] = [Mode::Assume, Mode::Hold];
+pub(super) const MODES: [Mode; 3] = [Mode::Assume, Mode::Hold, Mode::Gate];
 pub(super) const ACCESSES: [Access; 2] = [Access::ActiveActive, Access::ActivePassive];
 /// In the order in which each case sends them.
 pub(super) const OPERATIONS: [Operation; 4] =
@@ -97,6 +99,17 @@ impl Cell {
                 .into_iter()
                 .flat_map(move |mode| ACCESSES.into_iter().map(move |access| Self { fault, mode, access }))
         })
+    }
+}
+
+impl Mode {
+    /// What `status` calls it.
+    pub(super) fn fence(self) -> &'static str {
+        match self {
+            Self::Assume => "assume",
+            Self::Hold => "hold",
+            Self::Gate => "gate",
+        }
     }
 }
 
@@ -129,9 +142,19 @@ impl Operation {
     }
 }
 
+/// Whether A is answered, and B goes over it, only when the stalled copy was let loose. A gate puts
+/// writes that overlap in order, so the copy sent again waits there for the one in execution.
+pub(super) fn gate_orders(stall: Stall, mode: Mode) -> bool {
+    mode == Mode::Gate && stall == Stall::Execution
+}
+
 /// The model: what becomes of the stalled copy.
 pub(super) fn fate(stall: Stall, cell: Cell) -> Fate {
     match (stall, cell.fault) {
+        // A gate drops what it had not begun when it finished the session (2.4).
+        (Stall::ReceiveQueue | Stall::SendQueue | Stall::Network, _) if cell.mode == Mode::Gate => {
+            Fate::Discarded
+        }
         // An abort empties the queue (W1).
         (Stall::SendQueue, Fault::Reset | Fault::Fin | Fault::SilentLink) => Fate::Discarded,
         (_, Fault::SilentServer) => Fate::Answered,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ghost matrix (rule T4): where a write can hide x how its path fails x what it is x
-//! access policy x protection.
+//! access policy x protection (plain in both modes, and a gate on every path).
 //!
 //! Every case is the same story. A host that never times out (T2) writes X and flushes it,
 //! then sends A over path `a`, where it is stalled; the path fails; Holdfast sends A again
@@ -10,7 +10,8 @@
 //!
 //! A case in which nothing was stalled, or whose copy was not executed late where it can
 //! be, fails (T6): the storage servers are real nbd-servers that are watched from inside
-//! ([`tests_support::servers::Trace`]). What becomes of the stalled copy ([`cell::fate`]):
+//! ([`tests_support::servers::Trace`]). What becomes of the stalled copy ([`cell::fate`]) on plain
+//! servers:
 //!
 //! | stalled in | reset | end of file | silent link | silent server |
 //! |---|---|---|---|---|
@@ -18,6 +19,10 @@
 //! | execution | executed late | executed late | executed late | executed late, answered |
 //! | a relay in the network | executed late | executed late | executed late | executed late, answered |
 //! | our own send queue | discarded (W1) | discarded (W1) | discarded (W1) | executed late, answered |
+//!
+//! Behind gates everything is discarded but what is in execution, and B is answered while A is
+//! still stalled: the gate finishes A's session first (2.4), an event tells so, and no timer is
+//! short enough to have helped. What is in execution is waited for, however long it takes.
 //!
 //! What cannot exist, and why it is not in the table: single packets that are late in the
 //! network after a reset or an end of file of the *server* find no connection any more and
@@ -31,6 +36,7 @@
 mod case;
 mod cell;
 mod run;
+mod side;
 mod site;
 
 use cell::Stall;

@@ -8,30 +8,46 @@ use tests_support::wait;
 use tests_support::wire::errno;
 
 use super::case::Case;
-use super::cell::{Cell, Fate, Mode, OPERATIONS, Operation, Stall, fate};
+use super::cell::{Cell, Fate, MODES, Mode, OPERATIONS, Operation, Stall, fate, gate_orders};
 use super::site::{HOLD_QUIESCE_MS, Site};
 
 /// Runs every cell in which A hides there.
 pub(super) fn run(stall: Stall) {
-    let mut site = Site::start();
+    let mut site = Site::start(stall);
     let mut cases: Vec<Case> = Cell::all().map(|cell| Case::open(&site, cell, stall)).collect();
     let event = site.node.last_event();
 
     stall_a(&mut site, &mut cases, stall);
     site.break_paths();
-    cases.iter_mut().for_each(Case::await_a);
+    let waits_at_the_gate = |case: &&mut Case| gate_orders(stall, case.cell.mode);
+    cases.iter_mut().filter(|case| !waits_at_the_gate(case)).for_each(Case::await_a);
     cases.iter_mut().for_each(Case::submit_b);
-    await_quarantines(&site, &cases);
+    let (mut free, mut waiting): (Vec<&mut Case>, Vec<&mut Case>) = cases
+        .iter_mut()
+        .partition(|case| case.cell.mode == Mode::Gate && !gate_orders(stall, case.cell.mode));
+    // A gate's word is enough, while A is stalled as before: for any length of the stall.
+    for case in &mut free {
+        case.await_b();
+    }
+    await_waiting(&site, &mut waiting, stall);
     for case in &cases {
         case.assert_stalled(&site);
     }
 
     // The default's assumption holds: the server is done before the timer is.
-    site.let_loose(stall, Mode::Assume);
+    let at_once = |mode: &Mode| *mode == Mode::Assume || (*mode == Mode::Gate && !gate_orders(stall, *mode));
+    let (early, late): (Vec<Mode>, Vec<Mode>) = MODES.iter().copied().partition(at_once);
+    for mode in &early {
+        site.let_loose(*mode);
+    }
     // Where no time is a proof, B still waits when that timer has long run out.
     wait::pass(Duration::from_millis(HOLD_QUIESCE_MS + 1000));
-    of_mode(&mut cases, Mode::Hold).for_each(Case::assert_b_waits);
-    site.let_loose(stall, Mode::Hold);
+    for case in cases.iter_mut().filter(|case| late.contains(&case.cell.mode)) {
+        case.assert_b_waits();
+    }
+    for mode in &late {
+        site.let_loose(*mode);
+    }
     cases.iter_mut().for_each(Case::await_b);
 
     site.heal();
@@ -48,13 +64,9 @@ pub(super) fn run(stall: Stall) {
     site.node.process().assert_running();
 }
 
-fn of_mode(cases: &mut [Case], mode: Mode) -> impl Iterator<Item = &mut Case> {
-    cases.iter_mut().filter(move |case| case.cell.mode == mode)
-}
-
 /// Sends A into the stall and waits until it is there (T6).
 fn stall_a(site: &mut Site, cases: &mut [Case], stall: Stall) {
-    site.stall(stall);
+    site.stall();
     let ahead = (stall == Stall::SendQueue).then_some(None);
     let order = ahead.into_iter().chain(OPERATIONS.map(Some));
     for (stalled, operation) in order.enumerate() {
@@ -66,7 +78,7 @@ fn stall_a(site: &mut Site, cases: &mut [Case], stall: Stall) {
             case.await_begun(site);
         }
     } else {
-        site.await_stuck(stall, Case::bytes_on_path());
+        site.await_stuck(Case::bytes_on_path());
     }
 }
 
@@ -93,13 +105,17 @@ fn stall_one(site: &Site, cases: &mut [Case], operation: Option<Operation>, stal
     });
 }
 
-/// B must not be sent while the stalled copy can still land.
-fn await_quarantines(site: &Site, cases: &[Case]) {
+/// B must not be sent while the stalled copy can still land. Where the gate keeps them in order it
+/// is A itself that is open still, though it was sent again.
+fn await_waiting(site: &Site, cases: &mut [&mut Case], stall: Stall) {
     for case in cases {
         let name = case.cell.to_string();
+        let ordered = gate_orders(stall, case.cell.mode);
         wait::until_true(&format!("{case}: B to wait for A"), || {
-            site.node.device(&name).number("quarantined") > 0
+            let device = site.node.device(&name);
+            if ordered { device.path("b").inflight > 0 } else { device.number("quarantined") > 0 }
         });
+        case.assert_b_waits();
     }
 }
 
@@ -111,29 +127,33 @@ fn assert_answers(case: &Case, stall: Stall) {
         if cell.mode == Mode::Hold && fate == Fate::Executed {
             assert_eq!(answer, errno::EIO, "{case}, {operation:?}: B was let go without proof");
         }
-        if cell.mode == Mode::Assume || fate == Fate::Answered {
+        if cell.mode != Mode::Hold || fate == Fate::Answered {
             assert_eq!(answer, 0, "{case}, {operation:?}: B failed");
         }
     }
 }
 
-/// A release that rests on the timer alone is told; one that rests on a late reply, or none
-/// at all, is not (W13).
+/// A release that rests on the timer alone is told; one that rests on a late reply, a gate's
+/// word, or none at all, is not (W13).
 fn assert_events(site: &Site, cases: &[Case], stall: Stall, after: u64) {
     let events = site.node.events_after(after);
     for case in cases {
         let name = case.cell.to_string();
-        let of_device =
-            |event: &&Event| event.name == "quarantine_unproven" && event.json.get("device").text() == name;
-        let told = events.iter().filter(of_device).count();
-        let fate = fate(stall, case.cell);
-        if case.cell.mode == Mode::Hold || fate == Fate::Answered {
-            assert_eq!(
-                told, 0,
-                "{case}: an event quarantine_unproven although nothing was let go without proof"
-            );
+        let told = |event: &str| {
+            let of_device = |e: &&Event| e.name == event && e.json.get("device").text() == name;
+            events.iter().filter(of_device).count()
+        };
+        let (mode, answered) = (case.cell.mode, fate(stall, case.cell) == Fate::Answered);
+        let (timer, gate) = (told("quarantine_unproven"), told("session_fenced"));
+        if mode == Mode::Assume && !answered {
+            assert!(timer > 0, "{case}: no event quarantine_unproven although a timer let B go");
         } else {
-            assert!(told > 0, "{case}: no event quarantine_unproven although a timer let B go");
+            assert_eq!(timer, 0, "{case}: quarantine_unproven although nothing was let go without proof");
+        }
+        if mode == Mode::Gate && !answered {
+            assert!(gate > 0, "{case}: no event session_fenced although a gate's word let B go");
+        } else {
+            assert_eq!(gate, 0, "{case}: session_fenced although no gate had to finish a session");
         }
     }
 }

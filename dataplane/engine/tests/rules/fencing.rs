@@ -63,7 +63,7 @@ fn without_its_gate_a_doubt_is_not_ended() {
     assert!(kills == 0 && s.kills.is_empty() && write_sent(&s).is_none());
 }
 
-/// 2.4: only the process that held the session can speak for it; what is no gate cannot.
+/// 2.4: only gates that share the register of the session can speak for it; what is no gate cannot.
 #[test]
 fn nobody_else_can_end_a_doubt() {
     for answer in [gate(2, true), gate(1, false), offer()] {
@@ -80,7 +80,7 @@ fn nobody_else_can_end_a_doubt() {
     }
 }
 
-/// 2.3: a gate whose process was started anew executes nothing of the old one's.
+/// 2.3: a gate all of whose processes were started anew executes nothing of the old ones'.
 #[test]
 fn a_restarted_gate_ends_a_doubt() {
     let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(1) });

@@ -80,6 +80,20 @@ fn a_register_outlives_its_process_and_its_volume_keeps_its_name() {
     assert_eq!(known, (3, Some("m1".to_owned())));
 }
 
+/// One that runs beside it can speak for it and tells the same nonce, also when it is the last one left.
+#[test]
+fn processes_that_share_the_table_share_the_nonce() {
+    let volume = Volume::one();
+    let first = volume.open();
+    let second = volume.open();
+    assert_eq!(second.nonce, first.nonce);
+    let nonce = first.nonce;
+    drop(first);
+    assert_eq!(volume.open().nonce, nonce);
+    drop(second);
+    assert_ne!(volume.open().nonce, nonce, "nobody was left of those who shared it");
+}
+
 #[test]
 fn a_cache_that_ends_with_its_process_is_counted_at_each_start() {
     let mut volume = Volume::one();
