@@ -9,7 +9,7 @@ use crate::manifests::{dependencies, members};
 use crate::tree::files_ending;
 
 /// Folder of a crate, crates of ours that it may use.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("nbd", &[]),
     ("policies", &[]),
     ("dataplane/program", &[]),
@@ -20,6 +20,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("holdfast", &["nbd", "policies", "program", "engine", "ring", "dataplane", "controlplane"]),
     ("bench", &["nbd"]),
     ("tests", &[]),
+    ("tests/sim", &["nbd", "policies", "program", "engine"]),
 ];
 
 /// Crates of ours by the name they have in code.
