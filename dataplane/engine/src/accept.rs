@@ -125,7 +125,7 @@ impl Engine {
             (request.host, request.origin)
         };
         if let Origin::Replay(slot) = origin
-            && self.is_void(slot)
+            && self.segment_starts(slot)
         {
             self.finish_request(key);
             return;

@@ -4,8 +4,8 @@
 //! ```text
 //! usable   = in by the operator, connected, identity proven, no suspicion, not sick,
 //!            past the canaries of its probation
-//! none     -> last resort: whatever is connected and proven, suspect or not
-//!             (a path is never held back when it is the last one)
+//! none     -> last resort: whatever is connected and proven, what answers before what is
+//!             suspect (a path is never held back when it is the last one)
 //! members  = active-active:  the usable paths of the chosen priority
 //!            active-passive: one path, kept until it is not usable or a better
 //!                            group takes over by the failback rule
@@ -77,7 +77,7 @@ impl Engine {
         let mut usable: Vec<usize> = (0..self.paths.len()).filter(|&path| self.paths[path].usable).collect();
         self.active.last_resort = usable.is_empty();
         if usable.is_empty() {
-            usable = (0..self.paths.len()).filter(|&path| self.is_last_resort(path)).collect();
+            usable = self.last_resort();
         }
         self.choose_members(&usable);
         self.note_held();
@@ -113,6 +113,20 @@ impl Engine {
             && !path.sick
             && past_canaries
             && path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted())
+    }
+
+    /// What is used when nothing is usable: of what is connected and proven rather what answers, such as a path
+    /// on probation, than what is silent, if that is as writable.
+    fn last_resort(&self) -> Vec<usize> {
+        let connected: Vec<usize> = (0..self.paths.len()).filter(|&path| self.is_last_resort(path)).collect();
+        let answers = |&path: &usize| {
+            let path = &self.paths[path];
+            !path.sick && path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted())
+        };
+        let answering: Vec<usize> = connected.iter().copied().filter(answers).collect();
+        let writable = |paths: &[usize]| paths.iter().any(|&path| self.paths[path].writable());
+        let enough = !answering.is_empty() && (writable(&answering) || !writable(&connected));
+        if enough { answering } else { connected }
     }
 
     /// Better than nothing: connected and proven.

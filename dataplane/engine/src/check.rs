@@ -12,7 +12,7 @@ use crate::Rules;
 use crate::engine::Engine;
 use crate::ghost::Ghost;
 use crate::lane::Use;
-use crate::request::{PieceState, RequestState};
+use crate::request::{Origin, PieceState, RequestState};
 
 impl Engine {
     /// Stops the process if the engine's books do not balance. Looks at
@@ -24,6 +24,8 @@ impl Engine {
         let replayed = self.replay.iter().flat_map(|replay| replay.contents());
         let haunted = self.ghosts.iter().flat_map(Ghost::contents);
         self.retention.check(replayed.chain(haunted));
+        let bounded = self.retention.log.len() <= self.retention.compact_at || !self.rules.f5_one_history;
+        assert!(bounded, "the history of acknowledged writes grows without bound");
     }
 
     fn check_copies(&self) {
@@ -68,6 +70,8 @@ impl Engine {
     }
 
     fn check_requests(&self) {
+        let own = self.requests.iter().filter(|(_, request)| request.origin == Origin::OwnFlush).count();
+        assert!(own <= 1, "{own} FLUSHes of our own are under way");
         for (key, request) in self.requests.iter() {
             let mut open = 0;
             let mut next = request.first_piece;

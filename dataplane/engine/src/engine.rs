@@ -12,6 +12,7 @@
 //! | `recover` | after a crash of our own | W10 |
 //! | `flush` | cache domains | F1-F4, F10 |
 //! | `retain` | acknowledged writes that are not stable | F5, F7 |
+//! | `compact` | a history that cannot be cut | F5 |
 //! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
 //! | `verify` | same device? | 3.8 |

@@ -15,6 +15,7 @@ mod accept;
 mod action;
 mod active;
 mod check;
+mod compact;
 mod complete;
 mod decide;
 mod dispatch;

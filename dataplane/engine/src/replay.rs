@@ -38,7 +38,8 @@ use crate::request::{Kind, Origin, PieceState, Request, RequestState};
 use crate::retain::Content;
 use crate::slab::{Key, Slab};
 
-/// Segments being written at once: enough to keep a path busy, few enough for hosts to get a word in.
+/// Segments being written at once: enough to keep a path busy, few enough for hosts to get a word in. Those
+/// that wait for their range are not counted: all wait at the same time for what may take as long as the hold.
 const WINDOW: usize = 16;
 
 /// A part of the device that must be written again.
@@ -61,6 +62,8 @@ struct Writing {
     request: Option<Key>,
     /// A newer write was acknowledged while it waited for the range: nothing is to be written.
     void: bool,
+    /// It has its range.
+    started: bool,
 }
 
 /// See the module header.
@@ -69,6 +72,8 @@ pub(crate) struct Replay {
     /// By first byte; disjoint.
     pending: BTreeMap<u64, Segment>,
     writing: Slab<Writing>,
+    /// Of those, how many have their range.
+    started: usize,
     /// Places that reads wait for.
     urgent: Vec<u64>,
     /// Pieces of reads that wait.
@@ -84,6 +89,7 @@ impl Replay {
         Self {
             pending: BTreeMap::new(),
             writing: Slab::new(),
+            started: 0,
             urgent: Vec::new(),
             readers: Vec::new(),
             flushes: Vec::new(),
@@ -225,16 +231,17 @@ impl Engine {
 
     /// Hands out segments as far as the window allows; called before every dispatch.
     pub(crate) fn pump_replay(&mut self) {
-        if self.active.writers.is_empty() || self.stopping {
+        // What waits for proof of another path (W20) is not given up as lost meanwhile.
+        if self.active.writers.is_empty() || self.active.waiting_for.is_some() || self.stopping {
             return;
         }
         while let Some(replay) = self.replay.as_mut()
-            && replay.writing.len() < WINDOW
+            && replay.started < WINDOW
             && let Some((start, segment)) = next_segment(replay)
         {
             let Segment { end, content, repair } = segment;
-            let slot =
-                replay.writing.insert(Writing { start, end, content, repair, request: None, void: false });
+            let (request, void, started) = (None, false, false);
+            let slot = replay.writing.insert(Writing { start, end, content, repair, request, void, started });
             let (command, flags) = match content {
                 Content::Bytes { .. } => (Command::Write, CommandFlags::empty()),
                 Content::Zeroes { no_hole: true } => (Command::WriteZeroes, CommandFlags::NO_HOLE),
@@ -256,9 +263,13 @@ impl Engine {
         }
     }
 
-    /// Nothing is left to be written of this segment.
-    pub(crate) fn is_void(&mut self, slot: Key) -> bool {
-        self.replaying().writing.get(slot).void
+    /// A segment has its range; says whether nothing is left to be written of it.
+    pub(crate) fn segment_starts(&mut self, slot: Key) -> bool {
+        let replay = self.replaying();
+        replay.started += 1;
+        let writing = replay.writing.get_mut(slot);
+        writing.started = true;
+        writing.void
     }
 
     fn replaying(&mut self) -> &mut Replay {
@@ -307,7 +318,9 @@ impl Engine {
 
     /// The request of a segment has ended; its pieces tell where each part went.
     pub(crate) fn segment_written(&mut self, slot: Key, request: &Request) {
-        let writing = self.replaying().writing.remove(slot);
+        let replay = self.replaying();
+        let writing = replay.writing.remove(slot);
+        replay.started -= usize::from(writing.started);
         let Writing { start, end, content, repair, void, .. } = writing;
         match request.error {
             _ if void => {}
@@ -325,8 +338,8 @@ impl Engine {
                 replay.segments += 1;
                 replay.bytes += end - start;
             }
-            Some(_) if self.stopping || self.failed || self.held_since.is_some() => {
-                // There is no path: it waits for one, as long as that takes.
+            Some(_) if self.has_nowhere_to_write() => {
+                // It waits for a path, as long as that takes.
                 self.retention.share(content);
                 self.replaying().add(start, Segment { end, content, repair });
             }
@@ -336,6 +349,11 @@ impl Engine {
             )),
         }
         self.forget_content(content);
+    }
+
+    /// No path, or none that may start yet.
+    fn has_nowhere_to_write(&self) -> bool {
+        self.stopping || self.failed || self.held_since.is_some() || self.active.waiting_for.is_some()
     }
 
     /// Something was written: reads look again.
@@ -483,11 +501,11 @@ fn next_segment(replay: &mut Replay) -> Option<(u64, Segment)> {
 
 /// Ranges seen so far, merged.
 #[derive(Default)]
-struct Covered(BTreeMap<u64, u64>);
+pub(crate) struct Covered(BTreeMap<u64, u64>);
 
 impl Covered {
     /// Adds `[start, end)` and tells each part of it that was not covered before.
-    fn add(&mut self, start: u64, end: u64, mut fresh: impl FnMut(u64, u64)) {
+    pub(crate) fn add(&mut self, start: u64, end: u64, mut fresh: impl FnMut(u64, u64)) {
         let (mut first, mut last) = (start, end);
         let mut at = start;
         let before = self.0.range(..start).next_back().filter(|&(_, &e)| e >= start).map(|(&s, &e)| (s, e));
@@ -506,6 +524,11 @@ impl Covered {
             fresh(at, end);
         }
         self.0.insert(first, last);
+    }
+
+    /// Whether any part of `[start, end)` was added.
+    pub(crate) fn touches(&self, start: u64, end: u64) -> bool {
+        self.0.range(..end).next_back().is_some_and(|(_, &last)| last > start)
     }
 }
 

@@ -19,7 +19,7 @@
 //! the writes stay in the processor's cache. At the limit
 //! writes carry FUA and are not retained, which is back-pressure by the storage
 //! itself. What is in flight at that moment may go over it, by no more than the
-//! in-flight caps allow.
+//! in-flight caps allow. A log whose old end cannot be flushed is rid of what says nothing any more (`compact`).
 //!
 //! Local storage needs none of this: its cache is this host's kernel, which does not
 //! end before us. Nor has a device with several writers any: what another member wrote
@@ -31,6 +31,7 @@ use alloc::vec::Vec;
 use nbd::{Command, CommandFlags};
 use program::{MILLISECOND, Nanos, SECOND, Target, Writers};
 
+use crate::compact::COMPACT_MIN;
 use crate::engine::Engine;
 use crate::ghost::Ghost;
 use crate::request::{Origin, Request};
@@ -112,7 +113,11 @@ pub(crate) struct Retention {
     flush_began: Nanos,
     /// The last one was cheap.
     flush_is_cheap: bool,
+    /// Another is to follow: that one may have been sent too early.
+    flush_next: bool,
     flush_again_at: Nanos,
+    /// Length of the log at which it is looked through (`compact`).
+    pub(crate) compact_at: usize,
 }
 
 impl Retention {
@@ -125,7 +130,9 @@ impl Retention {
             flushing: false,
             flush_began: 0,
             flush_is_cheap: false,
+            flush_next: false,
             flush_again_at: 0,
+            compact_at: COMPACT_MIN,
         }
     }
 
@@ -268,6 +275,7 @@ impl Engine {
         if content != Content::None || !self.retention.log.is_empty() {
             let (start, end) = (piece.offset, piece.end());
             self.retention.push(Entry { start, end, domain, mark, content });
+            self.compact_log();
         }
     }
 
@@ -279,6 +287,7 @@ impl Engine {
         }
         let content = if durable { Content::None } else { content };
         self.retention.push(Entry { start, end, domain, mark, content });
+        self.compact_log();
     }
 
     /// Nothing can lose it any more, or it only covers what is older.
@@ -292,8 +301,7 @@ impl Engine {
             && self.is_stable(&entry)
         {
             self.retention.log.pop_front();
-            self.retention.bytes -= ENTRY_BYTES;
-            self.forget_content(entry.content);
+            self.forget_entry(entry);
         }
         // Something old cannot be flushed: lets at least the bytes behind it go.
         if self.retention.bytes * 2 > self.retention.limit_bytes {
@@ -305,6 +313,12 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// An entry has left the log.
+    pub(crate) fn forget_entry(&mut self, entry: Entry) {
+        self.retention.bytes -= ENTRY_BYTES;
+        self.forget_content(entry.content);
     }
 
     /// One user of these bytes less.
@@ -335,8 +349,12 @@ impl Engine {
     }
 
     /// Makes everything acknowledged so far durable, in the background.
+    ///
+    /// One at a time: where each FLUSH fails, each leads to a replay and that to another FLUSH.
     pub(crate) fn own_flush(&mut self) {
-        if !self.stopping {
+        if self.retention.flushing {
+            self.retention.flush_next = true;
+        } else if !self.stopping {
             self.retention.flushing = true;
             self.retention.flush_began = self.now;
             self.internal(Origin::OwnFlush, Command::Flush, CommandFlags::empty(), 0, 0);
@@ -346,8 +364,11 @@ impl Engine {
     pub(crate) fn own_flush_done(&mut self, good: bool) {
         self.retention.flushing = false;
         self.retention.flush_is_cheap = good && self.now - self.retention.flush_began < CHEAP_FLUSH;
+        let next = core::mem::take(&mut self.retention.flush_next);
         if !good {
             self.retention.flush_again_at = self.now + FLUSH_AGAIN;
+        } else if next {
+            self.own_flush();
         }
     }
 }

@@ -466,8 +466,8 @@ impl Engine {
             let slot = slot as u16;
             match lane.state {
                 LaneState::Unproven => {
-                    let again = self.look_again(verify).is_some_and(|due| due <= self.now);
-                    if again && self.reference_for(slot).is_some() && lane.has_spare() {
+                    let again = self.look_again(slot, verify).is_some_and(|due| due <= self.now);
+                    if again && lane.has_spare() {
                         self.begin_verify(slot);
                     }
                 }
@@ -493,11 +493,14 @@ impl Engine {
         self.sample_tick();
     }
 
-    /// When an unproven lane is compared again, if anything may have changed.
-    fn look_again(&self, verify: &Verify) -> Option<Nanos> {
+    /// When an unproven lane is compared again, if anything may have changed: with another path while
+    /// there is one, and once more without when the last one has gone.
+    fn look_again(&self, slot: u16, verify: &Verify) -> Option<Nanos> {
+        let live = self.reference_for(slot).is_some();
         let written = verify.writes_seen != self.identity.writes;
-        let pace = if written { LOOK_AT_WRITE } else { LOOK_AGAIN };
-        (written || verify.skipped || !verify.live).then_some(verify.started + pace)
+        let pace = if written && live { LOOK_AT_WRITE } else { LOOK_AGAIN };
+        let changed = verify.live != live || (live && (written || verify.skipped));
+        changed.then_some(verify.started + pace)
     }
 
     fn sample_tick(&mut self) {
@@ -569,8 +572,8 @@ impl Engine {
             .lanes
             .iter()
             .flatten()
-            .filter(|lane| lane.state == LaneState::Unproven && self.reference_for(lane.id.slot).is_some())
-            .filter_map(|lane| self.look_again(lane.verify.as_ref()?));
+            .filter(|lane| lane.state == LaneState::Unproven && lane.has_spare())
+            .filter_map(|lane| self.look_again(lane.id.slot, lane.verify.as_ref()?));
         timeouts.chain(unproven).chain(sampling).min()
     }
 }

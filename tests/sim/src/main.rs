@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use engine::Rules;
@@ -53,6 +53,8 @@ struct Total {
     virtual_ns: u64,
     failures: u64,
     coverage: Coverage,
+    /// Wall time and number of the seed that took longest: a run away shows here.
+    slowest: (Duration, u64),
 }
 
 fn main() -> ExitCode {
@@ -102,9 +104,12 @@ fn many(options: &Options, rules: Rules, start: Instant) -> Total {
             if seed >= options.from + options.seeds {
                 return;
             }
+            let begun = Instant::now();
             let outcome = run_with(seed, rules, Sabotage::None);
+            let took = begun.elapsed();
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.seeds += 1;
+            total.slowest = total.slowest.max((took, seed));
             total.requests += outcome.requests;
             total.virtual_ns += outcome.time;
             total.coverage.add(&outcome.coverage);
@@ -139,6 +144,7 @@ fn summary(total: &Total, start: Instant) {
         total.requests as f64 / wall * 60.0,
         total.failures
     );
+    println!("slowest: seed {}, {:.2} s", total.slowest.1, total.slowest.0.as_secs_f64());
 }
 
 /// The table of `docs/simulation.md`.

@@ -21,6 +21,9 @@ use crate::sabotage::Sabotage;
 const IDLE_WITHIN: Nanos = 120 * SECOND;
 /// After that, every path is in use again within this.
 const WELL_WITHIN: Nanos = 300 * SECOND;
+/// A run ends after so many happenings: a storage whose FLUSH fails has everything that is retained written
+/// again for each FLUSH of a host, which is much work for few requests.
+const HAPPENINGS_MAX: u64 = 500_000;
 /// Between two write-backs of the caches.
 const WRITE_BACK: Nanos = 20 * MILLISECOND;
 
@@ -69,7 +72,8 @@ impl World {
         let start = self.env.now;
         let end = start + self.env.plan.duration;
         let most = self.env.plan.requests;
-        while self.env.now < end && self.env.requests < most && self.env.failure.is_none() {
+        let goes_on = |env: &Env| env.now < end && env.requests < most && env.happenings < HAPPENINGS_MAX;
+        while goes_on(&self.env) && self.env.failure.is_none() {
             self.step();
         }
         if self.env.failure.is_none() {
@@ -93,6 +97,7 @@ impl World {
         self.wait_until_idle();
         self.wait_until_well();
         self.flush_all();
+        self.read_all();
         if self.env.failure.is_none() {
             for device in &self.devices {
                 device.conclude(&mut self.env);
@@ -143,6 +148,15 @@ impl World {
             self.settle_all();
             self.wait_until_idle();
         }
+    }
+
+    /// What a host would find now, everywhere.
+    fn read_all(&mut self) {
+        for device in &mut self.devices {
+            device.last_reads(&mut self.env);
+        }
+        self.settle_all();
+        self.wait_until_idle();
     }
 
     fn complain(&mut self, rule: &'static str, what: &str) {

@@ -24,6 +24,9 @@ use crate::queue::Happening;
 /// waits 30 s for another path).
 const EIO_BELIEVED: Nanos = 45 * SECOND;
 
+/// Sectors of one of the last reads; 32 MiB is the most a host may ask for.
+const READ_SECTORS: usize = 32;
+
 /// One host connection.
 #[derive(Debug)]
 pub struct Session {
@@ -177,6 +180,15 @@ impl Device {
     pub fn last_flush(&mut self, env: &mut Env) {
         if let Some(session) = self.sessions.iter().position(|session| session.open) {
             self.issue_request(env, session as u16, Command::Flush, 0, 0);
+        }
+    }
+
+    /// Reads the whole volume.
+    pub fn last_reads(&mut self, env: &mut Env) {
+        let Some(session) = self.sessions.iter().position(|session| session.open) else { return };
+        for start in (0..self.plan.sectors).step_by(READ_SECTORS) {
+            let end = (start + READ_SECTORS).min(self.plan.sectors);
+            self.issue_request(env, session as u16, Command::Read, start, end);
         }
     }
 

@@ -91,7 +91,7 @@ pub struct Device {
     definite: Vec<(Value, usize, usize)>,
     /// Ranges of writes answered with an error: the other writer keeps away from them.
     doubtful: Vec<(usize, usize)>,
-    /// Last moment at which a path was reported usable.
+    /// Last moment at which a path was reported usable whose server serves.
     last_usable: Nanos,
     /// Requests open.
     pub open: usize,
@@ -205,7 +205,9 @@ impl Device {
                 env.queue.push(due, Happening::Timer(self.index));
             }
         }
-        if self.paths.iter().any(PathView::usable) {
+        // A server that answers ESHUTDOWN to everything serves nobody, whatever the engine hopes of it.
+        let serves = |link: usize| !env.server_of(link).leaving;
+        if self.paths.iter().enumerate().any(|(link, path)| path.usable() && serves(link)) {
             self.last_usable = env.now;
         }
     }

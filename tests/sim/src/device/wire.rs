@@ -450,7 +450,12 @@ impl Device {
         let mut met = false;
         for at in 0..self.live.len() {
             let index = self.live[at];
-            if env.links[self.conns[index as usize].path].server != server {
+            let conn = &self.conns[index as usize];
+            if env.links[conn.path].server != server {
+                continue;
+            }
+            if conn.stage == Stage::Opening && !env.links[conn.path].works() {
+                // It has reached nobody yet; the next process will take it.
                 continue;
             }
             met |= !self.conns[index as usize].serving.is_empty();

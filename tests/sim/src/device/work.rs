@@ -24,7 +24,7 @@ use crate::sabotage::Sabotage;
 
 /// Largest discard (W6).
 const DISCARD_BYTES_MAX: u64 = 32 << 20;
-/// Definite errors remembered.
+/// Definite errors remembered of requests that are over.
 const DEFINITE_MAX: usize = 64;
 /// A request younger than this gives no reason to leave a path that is well.
 const YOUNG: Nanos = 800 * MILLISECOND;
@@ -312,8 +312,10 @@ impl Device {
             Err(Errno::Io) if command == Command::Flush => self.flush_lost(env, path),
             Err(Errno::Io) => self.paths[path].eio_at = Some(env.now),
             Err(Errno::NoSpace) => {
-                if self.definite.len() >= DEFINITE_MAX {
-                    self.definite.remove(0);
+                // One whose request is still open must be known when that is answered.
+                let over = self.definite.iter().position(|&(write, ..)| !self.is_open(write));
+                if let Some(at) = over.filter(|_| self.definite.len() >= DEFINITE_MAX) {
+                    self.definite.remove(at);
                 }
                 self.definite.push((value, start, end));
             }
