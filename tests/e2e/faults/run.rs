@@ -140,7 +140,10 @@ impl Run {
         self.rig.inject(path, fault);
         self.broken.push((path, fault));
         let since = self.hosts.progress();
-        self.rig.await_noticed(path, errors);
+        // A path on probation is not up either: down it must be, or blamed.
+        self.rig.node.await_path(DEVICE, PATHS[path], "to notice its fault", |status| {
+            status.state == "down" || status.errors > errors
+        });
         self.assert_exercised(path, fault, fired);
         self.hosts.await_progress(since);
         self.count(format!("{fault:?}"));
