@@ -34,6 +34,18 @@ pub(crate) enum Fault {
     CutPayload,
 }
 
+/// Every fault.
+pub(crate) const FAULTS: [Fault; 8] = [
+    Fault::Kill,
+    Fault::Stop,
+    Fault::Reset,
+    Fault::LinkDown,
+    Fault::DropToStorage,
+    Fault::DropFromStorage,
+    Fault::Eio,
+    Fault::CutPayload,
+];
+
 impl Fault {
     fn link(self) -> Option<LinkFault> {
         match self {
@@ -68,6 +80,7 @@ pub(crate) struct Rig {
     pub(crate) servers: Vec<PathServer>,
     pub(crate) fabric: Fabric,
     pub(crate) dir: TestDir,
+    options: RigOptions,
 }
 
 /// How to set a rig up.
@@ -76,6 +89,7 @@ pub(crate) struct RigOptions {
     keys: Vec<&'static str>,
     path_keys: Vec<(usize, &'static str)>,
     misbehaving: bool,
+    mixed: bool,
     log: bool,
     one_cache: bool,
 }
@@ -88,6 +102,7 @@ impl RigOptions {
             keys: Vec::new(),
             path_keys: Vec::new(),
             misbehaving: false,
+            mixed: false,
             log: false,
             one_cache: true,
         }
@@ -102,6 +117,13 @@ impl RigOptions {
     /// Servers that record every request and misbehave on demand.
     pub(crate) fn misbehaving(mut self) -> Self {
         self.misbehaving = true;
+        self
+    }
+
+    /// Real servers on the first, third, ... path, servers that misbehave on demand on the others:
+    /// between them they can do every fault.
+    pub(crate) fn mixed(mut self) -> Self {
+        self.mixed = true;
         self
     }
 
@@ -135,19 +157,19 @@ impl RigOptions {
         let fabric = Fabric::new(self.paths);
         let image = dir.patterned_image("image", 40 * MIB, 1);
         let servers = (0..self.paths).map(|path| self.server(&dir, &fabric, path, &image)).collect();
-        let config = Config::new(&dir).device(self.device(&fabric));
+        let config = Config::new(&dir).device(self.device(&fabric, None, &[]));
         let node = Node::start_within(fabric.host(), &dir, &config);
         for path in &PATHS[..self.paths] {
             node.await_path(DEVICE, path, "to be usable", |status| {
                 status.is_up() || status.state == "standby"
             });
         }
-        Rig { node, servers, fabric, dir }
+        Rig { node, servers, fabric, dir, options: self }
     }
 
     fn server(&self, dir: &TestDir, fabric: &Fabric, path: usize, image: &str) -> PathServer {
         let (endpoint, name) = (fabric.endpoint(path), PATHS[path]);
-        if self.misbehaving {
+        if self.misbehaving || (self.mixed && path % 2 == 1) {
             let storage = Storage::start_within(fabric.storage(), &endpoint, Options::of(image));
             return PathServer::Misbehaving(storage);
         }
@@ -160,12 +182,13 @@ impl RigOptions {
         PathServer::Real(server)
     }
 
-    fn device(&self, fabric: &Fabric) -> Device {
+    fn device(&self, fabric: &Fabric, without: Option<usize>, more: &[&str]) -> Device {
         let mut device = Device::new(DEVICE);
-        for key in &self.keys {
+        for key in self.keys.iter().chain(more) {
             device = device.key(key);
         }
-        for (path, name) in PATHS[..self.paths].iter().enumerate() {
+        for (path, name) in PATHS[..self.paths].iter().enumerate().filter(|(path, _)| Some(*path) != without)
+        {
             device = device.path(name, &fabric.endpoint(path).uri(DEVICE));
             if self.one_cache {
                 // Every server works on one file through the same page cache.
@@ -183,6 +206,24 @@ impl Rig {
     /// Names of the paths.
     pub(crate) fn paths(&self) -> &'static [&'static str] {
         &PATHS[..self.servers.len()]
+    }
+
+    /// Writes the configuration anew, with these lines of the device as well and perhaps without one
+    /// of the paths, and has it applied.
+    pub(crate) fn reload(&self, more: &[&str], without: Option<usize>) {
+        let device = self.options.device(&self.fabric, without, more);
+        self.node.rewrite(&Config::new(&self.dir).device(device));
+        let output = self.node.cli(&["reload"]);
+        assert_eq!(output.status, 0, "reload: {output:?}");
+    }
+
+    /// Whether the server of a path can do this.
+    pub(crate) fn can(&self, path: usize, fault: Fault) -> bool {
+        match (&self.servers[path], fault) {
+            (PathServer::Real(_), Fault::Eio | Fault::CutPayload)
+            | (PathServer::Misbehaving(_), Fault::Kill | Fault::Stop) => false,
+            (PathServer::Real(_) | PathServer::Misbehaving(_), _) => true,
+        }
     }
 
     /// The storage server of a path of a misbehaving rig.

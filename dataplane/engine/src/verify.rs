@@ -200,13 +200,14 @@ impl Engine {
         (places, skipped)
     }
 
-    /// A lane that is accepted, of another path if there is one.
+    /// A lane that is accepted: of another path if there is one, and of one that is well before one
+    /// that is not. A path whose disk answers nothing but EIO must not be what the others are judged by.
     fn reference_for(&self, slot: u16) -> Option<u16> {
         let path = self.lane_at(slot).path;
         let fits = |lane: &&Lane| lane.is_trusted() && lane.has_spare() && lane.id.slot != slot;
-        let mut lanes = self.lanes.iter().flatten().filter(fits);
-        let any = lanes.clone().next().map(|lane| lane.id.slot);
-        lanes.find(|lane| lane.path != path).map(|lane| lane.id.slot).or(any)
+        let lanes = self.lanes.iter().flatten().filter(fits);
+        let worst_last = |lane: &&Lane| (lane.path == path, !self.paths[lane.path].usable);
+        lanes.min_by_key(worst_last).map(|lane| lane.id.slot)
     }
 
     fn verify_of(&mut self, slot: u16) -> &mut Verify {
@@ -318,11 +319,8 @@ impl Engine {
 
     fn verify_failed_read(&mut self, slot: u16, reference: bool) {
         if reference {
-            // Inconclusive: this block says nothing; go on with the next.
-            self.unlock(slot);
-            self.verify_of(slot).at += 1;
-            self.verify_of(slot).round += 1;
-            self.next_place(slot);
+            // Inconclusive: this block says nothing now; go on with the next.
+            self.skip_place(slot);
         } else {
             let path = self.lane_at(slot).path;
             self.paths[path].explain("3.8", String::from("a read for the identity check failed"));
@@ -407,9 +405,13 @@ impl Engine {
         let writes_seen = self.identity.writes;
         self.verify_of(slot).writes_seen = writes_seen;
         self.lane_at_mut(slot).state = LaneState::Unproven;
-        let text = format!(
-            "{compared} blocks read equal but hold nothing that tells devices apart (blank volume); waits until a block that a host writes reads back equal, or declare `id`"
-        );
+        let text = if compared == 0 {
+            String::from("no block could be compared with a path that is known to be right; is tried again")
+        } else {
+            format!(
+                "{compared} blocks read equal but hold nothing that tells devices apart (blank volume); waits until a block that a host writes reads back equal, or declare `id`"
+            )
+        };
         self.paths[path].explain("3.8", text);
         self.decide_unproven(path, compared);
         self.regroup();

@@ -59,6 +59,8 @@ pub struct PathStatus {
     pub name: String,
     /// Its state: `up`, `down`, ...
     pub state: String,
+    /// How it is used: `optimized`, `standby`, ...
+    pub access: String,
     /// Why it is in this state.
     pub reason: String,
     /// Requests in flight.
@@ -88,6 +90,7 @@ impl From<&Json> for PathStatus {
         Self {
             name: json.get("name").text().to_owned(),
             state: json.get("state").text().to_owned(),
+            access: json.get("access").text().to_owned(),
             reason: json.get("reason").text().to_owned(),
             inflight: json.get("inflight").number(),
             reads: json.get("reads").number(),

@@ -528,6 +528,44 @@ fn a_hung_reference_is_not_held_against_a_returning_path() {
     assert_eq!(s.result(write), Some(Ok(())), "path 1: {} {}", s.state(1), s.reason(1));
 }
 
+/// 3.8: a path whose disk fails is no reference while another one is well: the others come back beside it.
+#[test]
+fn a_path_that_answers_eio_keeps_no_other_one_out() {
+    let mut s = Script::new(&DeviceProgram { identity: None, ..device(3) });
+    let content = |sent: &Sent| u128::from(sent.offset) + 1;
+    for path in 0..3 {
+        s.open_path(path, offer());
+    }
+    let answer = |s: &mut Script, failing: Option<usize>| {
+        for sent in std::mem::take(&mut s.sent) {
+            match sent.data {
+                _ if failing == Some(sent.path) => s.answer(sent, Err(Errno::Io)),
+                SendData::Digest => s.answer_digest(sent, content(&sent), false),
+                _ => s.answer(sent, Ok(())),
+            }
+        }
+    };
+    while !s.nothing_sent() {
+        answer(&mut s, None);
+    }
+    assert_eq!([s.state(0), s.state(1), s.state(2)], ["up"; 3]);
+    for block in 0..30 {
+        s.request(Read, block * 4096, 4096);
+        while !s.nothing_sent() {
+            answer(&mut s, Some(0));
+        }
+    }
+    assert_eq!(s.state(0), "down", "W7: {}", s.reason(0));
+    s.reset(2);
+    s.wait(10 * MILLISECOND);
+    s.open_path(2, offer());
+    for _ in 0..20 {
+        answer(&mut s, Some(0));
+        s.wait(10 * MILLISECOND);
+    }
+    assert_ne!(s.state(2), "unproven", "{}", s.reason(2));
+}
+
 /// 3.8: without a live path the recorded samples decide.
 #[test]
 fn the_first_path_up_is_checked_against_the_record() {
