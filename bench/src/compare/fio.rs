@@ -65,6 +65,9 @@ pub(super) fn run(
         "--output-format=json".to_owned(),
         format!("--output={}", output_path.display()),
     ]);
+    if let Some(writes) = workload.flush_every {
+        command.arg(format!("--fsync={writes}"));
+    }
     let before = CpuTime::of_ended_children();
     let ended = command.stdin(Stdio::null()).current_dir(dir).output();
     let cpu = CpuTime::of_ended_children() - before;

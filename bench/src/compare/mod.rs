@@ -41,7 +41,7 @@ pub struct CompareOptions {
     /// Length of one sample
     #[arg(long, value_parser = parse_seconds, default_value = "3", value_name = "SECONDS")]
     pub seconds: Duration,
-    /// Workloads: PATTERN-BLOCK-DEPTH
+    /// Workloads: PATTERN-BLOCK-DEPTH, and -flushN behind it for a FLUSH after N writes
     #[arg(long, value_delimiter = ',', default_value = DEFAULT_WORKLOADS, value_name = "LIST")]
     pub workloads: Vec<Workload>,
     /// Targets
@@ -213,6 +213,7 @@ fn run_client(
         block_bytes: workload.block_bytes,
         depth: workload.depth,
         duration: options.seconds,
+        flush_every: workload.flush_every.map(u64::from),
         ..LoadOptions::new(&target.uri)
     };
     let report = load::run(&load, &Arc::new(Control::default()))?;
