@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod fencing;
+mod hedging;
 mod retention;
 mod script;
 mod simulated;
