@@ -97,11 +97,27 @@ fn defaults_are_those_of_the_policies() {
     assert_eq!(device.quiesce, limits::QUIESCE);
     assert_eq!(device.deadline.read, limits::READ_DEADLINE);
     assert_eq!(device.deadline.write, limits::WRITE_DEADLINE);
+    assert_eq!(device.hedge_budget_ppm, limits::HEDGE_BUDGET_PPM);
     assert_eq!(device.canary.interval, limits::CANARY_INTERVAL);
     assert_eq!(device.canary.idle, limits::CANARY_IDLE);
     assert_eq!(device.canary.deadline, limits::CANARY_DEADLINE);
     assert_eq!(device.failback, Failback::After(limits::FAILBACK_AFTER));
     assert_eq!(device.no_path, NoPath::Hold(limits::NO_PATH_HOLD));
+}
+
+/// `off` and a budget of nothing are the same; else the budget is what is written.
+#[test]
+fn hedging_is_off_or_a_share_of_the_reads() {
+    for (written, ppm) in [
+        ("{ mode = \"off\", budget = 0.05 }", 0),
+        ("{ mode = \"on\", budget = 0.05 }", 50_000),
+        ("{ budget = 0 }", 0),
+        ("{ budget = 0.000001 }", 1),
+        ("{ mode = \"on\" }", limits::HEDGE_BUDGET_PPM),
+    ] {
+        let text = MINIMAL.replacen("[[device.path]]", &format!("hedge = {written}\n\n[[device.path]]"), 1);
+        assert_eq!(parse(&text).program().devices[0].hedge_budget_ppm, ppm, "{written}");
+    }
 }
 
 #[test]

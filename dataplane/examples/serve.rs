@@ -65,6 +65,7 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
         host_sessions: program::HostSessions::Shared,
+        hedge_budget_ppm: 30_000,
         retention_bytes: 64 << 20,
         size_bytes: None,
         identity: None,

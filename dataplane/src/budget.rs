@@ -15,7 +15,7 @@
 //! A session without any gets its one request as soon as it fits at all, in the order of
 //! asking; while one waits for that, nobody else's share grows.
 
-use crate::limits::{REQUEST_OVERHEAD_BYTES, RETENTION_SHARE, SESSION_SHARE};
+use crate::limits::{HEDGE_SHARE, REQUEST_OVERHEAD_BYTES, RETENTION_SHARE, SESSION_SHARE};
 
 /// Memory of one reactor.
 pub(crate) struct Budget {
@@ -53,6 +53,17 @@ impl Budget {
     pub(crate) fn retain(&mut self, before: usize, now: usize) -> usize {
         self.retained = self.retained + now - before;
         now + self.retention.saturating_sub(self.retained)
+    }
+
+    /// Second copies of late reads have `now` bytes promised instead of `before`: of the free
+    /// memory, as replies have.
+    pub(crate) fn hedge(&mut self, before: usize, now: usize) {
+        self.reserved = self.reserved + now - before;
+    }
+
+    /// What second copies may have beyond that: hosts have the first claim on memory.
+    pub(crate) fn hedge_room(&self, live: usize) -> usize {
+        self.free(live) / HEDGE_SHARE
     }
 
     /// What a request with `data` bytes either way counts for.
@@ -127,6 +138,19 @@ mod tests {
         assert_eq!(budget.judge(32 * MIB, 15 * MIB + 512, 0, false), Ok(()));
         assert_eq!(budget.retain(15 * MIB, 0), 16 * MIB - 512);
         assert_eq!(budget.judge(48 * MIB, 512, 0, false), Ok(()));
+    }
+
+    #[test]
+    fn second_copies_have_a_part_of_what_is_free() {
+        let mut budget = with(64 * MIB);
+        assert_eq!(budget.hedge_room(0), 16 * MIB);
+        budget.hedge(0, 16 * MIB);
+        assert_eq!(budget.hedge_room(0), 12 * MIB);
+        assert_eq!(budget.judge(49 * MIB, 0, 0, false), Err(Wait::Memory), "they are promised");
+        budget.hedge(16 * MIB, 0);
+        budget.reserve(64 * MIB);
+        assert_eq!(budget.hedge_room(0), 0);
+        assert_eq!(budget.reserved(), 64 * MIB);
     }
 
     #[test]

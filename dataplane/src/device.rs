@@ -38,6 +38,8 @@ pub(crate) struct Device {
     pub(crate) touched: bool,
     /// Bytes its engine retained when last looked at.
     pub(crate) retained_bytes: usize,
+    /// Bytes promised to its second copies of reads when last looked at.
+    pub(crate) hedged_bytes: usize,
     /// The earliest timer that is set.
     pub(crate) timer_at: Option<Nanos>,
 }
@@ -64,6 +66,7 @@ impl Device {
             removed: false,
             touched: false,
             retained_bytes: 0,
+            hedged_bytes: 0,
             timer_at: None,
         }
     }

@@ -14,6 +14,9 @@ pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 512;
 /// this: one greedy host cannot starve the next.
 pub(crate) const SESSION_SHARE: usize = 4;
 
+/// Second copies of late reads may use at most the free memory divided by this.
+pub(crate) const HEDGE_SHARE: usize = 4;
+
 /// The memory of a reactor divided by this is for acknowledged writes that are retained.
 pub(crate) const RETENTION_SHARE: usize = 4;
 

@@ -53,6 +53,13 @@ fn device(device: &DeviceDocument) -> String {
         device.errors,
         device.resent,
     ));
+    let hedges = device.hedges;
+    if hedges.sent + hedges.refused > 0 {
+        lines.push(format!(
+            "  {} late reads sent twice: {} won, {} lost; {} refused",
+            hedges.sent, hedges.won, hedges.lost, hedges.refused
+        ));
+    }
     if device.ghosts > 0 {
         lines.push(format!("  {} writes were let go without proof and may still land", device.ghosts));
     }

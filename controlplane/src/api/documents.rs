@@ -97,10 +97,33 @@ pub struct DeviceDocument {
     pub errors: u64,
     /// Requests sent again after a failure.
     pub resent: u64,
+    /// Second copies of late reads.
+    pub hedges: HedgeDocument,
     /// Host sessions.
     pub sessions: Vec<SessionDocument>,
     /// Paths in the order of the configuration.
     pub paths: Vec<PathDocument>,
+}
+
+/// Second copies of late reads, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HedgeDocument {
+    /// Sent.
+    pub sent: u64,
+    /// Answered before the first copy.
+    pub won: u64,
+    /// Not.
+    pub lost: u64,
+    /// Not sent: no budget, no memory, or every path slow.
+    pub refused: u64,
+}
+
+impl HedgeDocument {
+    fn new(status: program::HedgeStatus) -> Self {
+        let program::HedgeStatus { sent, won, lost, refused } = status;
+        Self { sent, won, lost, refused }
+    }
 }
 
 /// One host session.
@@ -211,6 +234,7 @@ impl DeviceDocument {
             writes: status.writes,
             errors: status.errors,
             resent: status.resent,
+            hedges: HedgeDocument::new(status.hedges),
             sessions: status.sessions.iter().map(SessionDocument::new).collect(),
             paths: status.paths.iter().map(PathDocument::new).collect(),
         }

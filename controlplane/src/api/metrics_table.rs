@@ -141,6 +141,26 @@ pub const METRICS: &[Metric] = &[
         "Requests sent again after a failure",
         Value::Device(|d| d.resent as f64),
     ),
+    counter(
+        "holdfast_device_hedged_reads",
+        "Late reads sent to a second path as well",
+        Value::Device(|d| d.hedges.sent as f64),
+    ),
+    counter(
+        "holdfast_device_hedges_won",
+        "Second copies of reads that answered first",
+        Value::Device(|d| d.hedges.won as f64),
+    ),
+    counter(
+        "holdfast_device_hedges_lost",
+        "Second copies of reads that did not",
+        Value::Device(|d| d.hedges.lost as f64),
+    ),
+    counter(
+        "holdfast_device_hedges_refused",
+        "Late reads without a second copy for want of budget or memory, or because every path is slow",
+        Value::Device(|d| d.hedges.refused as f64),
+    ),
     gauge("holdfast_path_state", "1 for the state the path is in", Value::PathState),
     gauge("holdfast_path_priority", "Configured priority", Value::Path(|p| f64::from(p.priority))),
     gauge("holdfast_path_inflight_requests", "Requests in flight", Value::Path(|p| p.in_flight as f64)),

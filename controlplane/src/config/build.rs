@@ -85,6 +85,7 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
             "exclusive" => HostSessions::Exclusive,
             _ => HostSessions::Shared,
         },
+        hedge_budget_ppm: hedge_budget_ppm(settings),
         retention_bytes: settings.size("retention").unwrap_or_default(),
         size_bytes: settings.size("size"),
         identity: settings.text("id").map(str::to_owned),
@@ -102,6 +103,14 @@ pub(crate) fn no_path(settings: &Settings) -> NoPath {
         "fail" => NoPath::Fail,
         "forever" => NoPath::Forever,
         _ => NoPath::Hold(settings.duration("no_path.hold").unwrap_or_default()),
+    }
+}
+
+/// 0: late reads are not sent twice.
+fn hedge_budget_ppm(settings: &Settings) -> u32 {
+    match settings.word("hedge.mode") {
+        "off" => 0,
+        _ => (settings.fraction("hedge.budget").unwrap_or_default() * 1e6).round() as u32,
     }
 }
 

@@ -196,6 +196,13 @@ impl Settings {
         }
     }
 
+    pub(crate) fn fraction(&self, name: &str) -> Option<f64> {
+        match self.value(name)? {
+            Value::Fraction(value) => Some(*value),
+            other => kind_mismatch(name, other),
+        }
+    }
+
     pub(crate) fn size(&self, name: &str) -> Option<u64> {
         match self.value(name)? {
             Value::Size(value) => Some(*value),

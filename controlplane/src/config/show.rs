@@ -98,10 +98,7 @@ pub fn reference_rows(section: Section) -> Vec<String> {
             let reload = if key.reload { "yes" } else { "restart" };
             let later = match key.later {
                 None => String::new(),
-                Some(later) => match later.word {
-                    None => format!(" **No effect in this version**: {}.", later.text),
-                    Some(word) => format!(" **`\"{word}\"` has no effect in this version**: {}.", later.text),
-                },
+                Some(later) => format!(" **No effect in this version**: {}.", later.text),
             };
             let (name, kind, range) = (key.name, key.kind.type_name(), key.kind.range());
             format!("| `{name}` | {kind} | {default} | {range} | {reload} | {}{later} |", key.about)

@@ -10,7 +10,6 @@ use program::SocketAddress;
 use super::effective::{Effective, Settings};
 use super::keys::Later;
 use super::mistake::Mistake;
-use super::value::Value;
 
 /// All warnings of a configuration without mistakes.
 pub(crate) fn all(node: &Settings, listen: &Settings, devices: &[(Settings, Vec<Settings>)]) -> Vec<Mistake> {
@@ -34,15 +33,9 @@ pub(crate) fn all(node: &Settings, listen: &Settings, devices: &[(Settings, Vec<
 /// A key that was written and has no effect in this version.
 fn without_effect(entry: &Effective) -> Option<Mistake> {
     let span = entry.span.clone()?;
-    let Later { word, text } = entry.key.later?;
+    let Later { text } = entry.key.later?;
     let name = entry.key.name;
-    match (word, &entry.value) {
-        (None, _) => Some(Mistake::new(span, format!("`{name}` has no effect in this version")).label(text)),
-        (Some(word), Some(Value::Word(chosen))) if word == *chosen => Some(
-            Mistake::new(span, format!("`{name} = \"{word}\"` has no effect in this version")).label(text),
-        ),
-        _ => None,
-    }
+    Some(Mistake::new(span, format!("`{name}` has no effect in this version")).label(text))
 }
 
 /// Listeners that are reachable from other machines.

@@ -148,6 +148,7 @@ fn untold(device: &DeviceProgram) -> DeviceStatus {
         writes: 0,
         errors: 0,
         resent: 0,
+        hedges: program::HedgeStatus::default(),
         paths: device.paths.iter().map(path).collect(),
     }
 }

@@ -29,6 +29,7 @@ fn status_has_the_promised_fields() {
         ("quiesce_ms", json!(5000)),
         ("listed", json!(true)),
         ("resent", json!(4)),
+        ("hedges", json!({"sent": 9, "won": 5, "lost": 3, "refused": 2})),
         ("sessions", json!([{"peer": "127.0.0.1:4000", "inflight": 2}])),
     ] {
         assert_eq!(device[field], value, "{field}");

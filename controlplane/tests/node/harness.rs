@@ -239,6 +239,7 @@ pub(crate) fn status(device: &program::DeviceProgram, state: PathState) -> Devic
         writes: 200,
         errors: 0,
         resent: 4,
+        hedges: program::HedgeStatus { sent: 9, won: 5, lost: 3, refused: 2 },
         paths: device.paths.iter().map(path).collect(),
     }
 }

@@ -174,6 +174,8 @@ impl Engine {
             quarantine: None,
             resent: false,
             ghost: false,
+            hedged: false,
+            hedge_bytes: 0,
             settled: None,
         });
         let entry = self.requests.get_mut(request);

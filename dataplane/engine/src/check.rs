@@ -23,6 +23,8 @@ impl Engine {
         self.check_queues();
         let replayed = self.replay.iter().flat_map(|replay| replay.contents());
         let haunted = self.ghosts.iter().flat_map(Ghost::contents);
+        let hedged = self.pieces.iter().map(|(_, piece)| piece.hedge_bytes).sum();
+        self.hedges.check(hedged);
         self.retention.check(replayed.chain(haunted));
         let bounded = self.retention.log.len() <= self.retention.compact_at || !self.rules.f5_one_history;
         assert!(bounded, "the history of acknowledged writes grows without bound");
@@ -47,6 +49,10 @@ impl Engine {
         }
         for (key, piece) in self.pieces.iter() {
             assert_eq!(piece.copies, copies[key as usize], "piece {key} miscounts its copies");
+            if piece.hedged {
+                let two = piece.copies >= 2 && piece.state == PieceState::InFlight;
+                assert!(two && piece.command == nbd::Command::Read, "a second copy of what is no late read");
+            }
             match piece.state {
                 PieceState::Queued => assert!(piece.queued, "a waiting piece is in no queue"),
                 PieceState::InFlight => {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | good, first | lands, done | done; its other copies keep the range quarantined |
 //! | good, later | released | one copy less in doubt |
+//! | an error, while a second copy is open | waits for that (`hedge`) | |
 //! | EIO, unknown | tried on one other path, then believed | the same, with the same bytes |
 //! | ESHUTDOWN | elsewhere; the lane is drained | the same |
 //! | EPERM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP | to the host | to the host |
@@ -176,6 +177,9 @@ impl Engine {
             path.bytes += answered.slot.len;
             path.latency.record(answered.slot.write, answered.slot.len, service);
         }
+        if command == Command::Read {
+            self.hedges.on_reply(self.now, answered.slot.len, service);
+        }
     }
 
     /// FUA where the server has none: write, then FLUSH on the same lane (design 3.3).
@@ -228,6 +232,7 @@ impl Engine {
             let settled = Settled { domain, mark: self.domains[domain].acked, durable };
             self.pieces.get_mut(key).settled = Some(settled);
         }
+        self.hedge_answered(key, &answered.slot);
         let linked = self.lane_if(answered.lane).is_some_and(|lane| lane.linked);
         if linked && (mark > 0 || matches!(flush, Kind::Flush { .. })) {
             self.flushed(domain, mark);
@@ -267,7 +272,10 @@ impl Engine {
             }
             class => class,
         };
+        // A read may have a copy elsewhere that still answers.
+        let left = answered.moved || self.hedge_left(key, &answered.slot);
         match class {
+            FaultClass::RequestError | FaultClass::Capacity if left && !answered.moved => {}
             FaultClass::RequestError | FaultClass::Capacity => {
                 let errno = Errno::from_wire(host_errno(class, errno.to_wire())).unwrap_or(Errno::Io);
                 // A copy elsewhere may still succeed, but the server understood the
@@ -284,14 +292,14 @@ impl Engine {
                 }
                 let piece = self.pieces.get_mut(key);
                 piece.refused_by |= 1 << answered.path.min(63);
-                if !answered.moved {
+                if !left {
                     self.second_opinion(key, answered.path);
                 }
             }
             _ => {
                 // ESHUTDOWN and the like: the server is leaving.
                 self.paths[answered.path].errors += 1;
-                if !answered.moved {
+                if !left {
                     self.requeue(key);
                 }
                 self.lane_leaves(answered.lane);
@@ -493,6 +501,7 @@ impl Engine {
         }
         let piece = self.pieces.remove(key);
         assert!(piece.landed.is_none(), "data of a read was forgotten");
+        self.hedges.give_back(piece.hedge_bytes);
         if let Some(range) = piece.quarantine {
             self.release_range(range);
         }

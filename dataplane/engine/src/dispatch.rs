@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::lane::Use;
 use crate::request::{Kind, Piece, PieceState};
 use crate::slab::Key;
-use crate::{Action, Offer, SendData};
+use crate::{Action, LaneId, Offer, SendData};
 
 /// TRIM and WRITE_ZEROES are cut to this, so that one in doubt cannot freeze a
 /// disk (rule W6); also the most a path is asked for at once.
@@ -128,7 +128,7 @@ impl Engine {
     }
 
     /// Paths that could carry the piece now, in `candidates` and `candidate_paths`.
-    fn collect_candidates(&mut self, key: Key, native_only: bool) {
+    pub(crate) fn collect_candidates(&mut self, key: Key, native_only: bool) {
         self.candidates.clear();
         self.candidate_paths.clear();
         let piece = self.pieces.get(key);
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// Requests and bytes in flight of a path that has room for one more.
-    fn room_on(&self, index: usize) -> Option<(u32, u64)> {
+    pub(crate) fn room_on(&self, index: usize) -> Option<(u32, u64)> {
         let mut in_flight = 0;
         let mut bytes = 0;
         let mut room = false;
@@ -255,6 +255,8 @@ impl Engine {
             landed: None,
             quarantine: None,
             settled: None,
+            hedged: false,
+            hedge_bytes: 0,
             ..*piece
         };
         piece.len = limit;
@@ -272,11 +274,21 @@ impl Engine {
     /// it is quarantined with the others (W4).
     fn replace(&mut self, key: Key) -> Key {
         let piece = self.pieces.get_mut(key);
-        let fresh = Piece { copies: 0, queued: false, ..*piece };
+        let fresh = Piece { copies: 0, queued: false, hedged: false, hedge_bytes: 0, ..*piece };
         piece.state = PieceState::Done;
         let fresh = self.pieces.insert(fresh);
         self.pieces.get_mut(key).next = Some(fresh);
         fresh
+    }
+
+    /// Sends a second copy of a read whose first one is on the lane `of` (`hedge`).
+    pub(crate) fn send_second(&mut self, key: Key, path: usize, of: LaneId) {
+        let Some(slot) = self.lane_of(path) else { unreachable!("a path with room has a lane with room") };
+        let offer = *self.lane_at(slot).offer();
+        self.put_on_lane(key, slot, Form::Native, &offer);
+        let lane = self.lane_at_mut(slot);
+        let Some(newest) = lane.newest() else { unreachable!("just sent") };
+        lane.slot_mut(newest).hedge_of = Some(of);
     }
 
     fn put_on_lane(&mut self, key: Key, slot: u16, form: Form, offer: &Offer) {
@@ -334,6 +346,7 @@ impl Engine {
         let lane = self.lane_at_mut(slot);
         let path = lane.path;
         *cookie = lane.take(now, used, *len, write, payload_bytes);
+        let (lane_id, sent_cookie) = (lane.id, *cookie);
         let Some(index) = lane.find(*cookie) else { unreachable!("just taken") };
         lane.slot_mut(index).flush_mark = mark;
         lane.slot_mut(index).turn = turn;
@@ -343,9 +356,10 @@ impl Engine {
         self.set_piece_state(key, PieceState::InFlight);
         let piece = self.pieces.get_mut(key);
         piece.copies += 1;
-        if let Some(request) = piece.request {
-            self.requests.get_mut(request).started = true;
-        }
+        let first = piece
+            .request
+            .is_some_and(|request| !core::mem::replace(&mut self.requests.get_mut(request).started, true));
+        self.note_read(key, lane_id, sent_cookie, first);
         self.next_tick = self.next_tick.min(now + crate::health::TICK);
         self.act(send);
     }
@@ -363,6 +377,11 @@ impl Engine {
             _ => {}
         }
     }
+}
+
+/// Whether a server takes the piece as it is.
+pub(crate) fn takes_whole(piece: &Piece, offer: &Offer) -> bool {
+    form_of(piece, offer) == Form::Native && piece.len <= limit_of(piece, Form::Native, offer)
 }
 
 fn queue_of<'a>(queues: &'a mut crate::engine::Queues, piece: &Piece) -> &'a mut VecDeque<Key> {

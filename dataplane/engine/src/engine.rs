@@ -17,6 +17,7 @@
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
+//! | `hedge` | second copies of late reads | W2 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
 //! | `decide` | why: what is kept of each decision | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
@@ -39,6 +40,7 @@ use crate::doubt::Doubt;
 use crate::fence::Kill;
 use crate::flush::Domain;
 use crate::ghost::Ghost;
+use crate::hedge::Hedges;
 use crate::lane::Lane;
 use crate::path::Path;
 use crate::ranges::{Holder, RangeTable};
@@ -114,6 +116,7 @@ pub struct Engine {
     pub(crate) lost_writes: Option<String>,
     pub(crate) active: Active,
     pub(crate) selector: Selector,
+    pub(crate) hedges: Hedges,
     pub(crate) failback: Failback,
     pub(crate) geometry: Option<Geometry>,
     pub(crate) identity: Identity,
@@ -172,6 +175,7 @@ impl Engine {
             lost_writes: None,
             active: Active::default(),
             selector: Selector::new(selector_kind(program.selector)),
+            hedges: Hedges::new(program),
             failback: Failback::new(crate::reload::failback_when(program.failback)),
             geometry: program.recorded.as_ref().map(|recorded| recorded.geometry),
             identity: Identity::new(program),

@@ -63,6 +63,7 @@ impl Engine {
         }
         self.open_lanes();
         self.send_canaries();
+        self.send_hedges();
         if self.next_tick <= self.now {
             self.tick();
         }
@@ -84,6 +85,7 @@ impl Engine {
             .chain(canaries)
             .chain(graces)
             .chain(self.needs_tick().then_some(self.next_tick))
+            .chain(self.next_hedge())
             .chain(self.next_doubt_expiry())
             .chain(self.next_recovery())
             .chain(self.next_kill())
@@ -231,7 +233,11 @@ impl Engine {
         };
         self.lane_at_mut(slot).suspicion = Some(Suspicion { since, cause });
         if before.is_none() {
-            let rule = if cause == Cause::LinkSilent { "W16" } else { "W15" };
+            let rule = match cause {
+                Cause::LinkSilent => "W16",
+                Cause::Overdue | Cause::CanaryOverdue => "W15",
+                Cause::Outrun => "hedge",
+            };
             self.paths[path].explain(rule, text);
             self.paths[path].errors += 1;
             self.decide_suspect(slot, cause, last);
@@ -267,7 +273,9 @@ impl Engine {
                 self.decide_silent_abort(path, lasted);
                 self.close(slot, Close::Abort);
             }
-            Cause::Overdue | Cause::CanaryOverdue if lasted >= GIVE_UP && !self.active.last_resort => {
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun
+                if lasted >= GIVE_UP && !self.active.last_resort =>
+            {
                 self.give_up(slot);
             }
             _ => {}

@@ -65,6 +65,8 @@ pub(crate) enum Cause {
     Overdue,
     /// A canary is overdue.
     CanaryOverdue,
+    /// Second copies of its reads were answered elsewhere while it sent no byte.
+    Outrun,
 }
 
 /// What a slot is used for.
@@ -128,6 +130,8 @@ pub(crate) struct Slot {
     pub(crate) durable: bool,
     /// A FLUSH: may take as long as the storage needs, so its age says nothing.
     pub(crate) patient: bool,
+    /// A second copy of a late read: lane of the first.
+    pub(crate) hedge_of: Option<LaneId>,
     previous: u16,
     next: u16,
 }
@@ -146,6 +150,7 @@ const FREE_SLOT: Slot = Slot {
     flush_mark: 0,
     durable: false,
     patient: false,
+    hedge_of: None,
     previous: NONE,
     next: NONE,
 };
@@ -286,6 +291,7 @@ impl Lane {
             flush_mark: 0,
             durable: false,
             patient: false,
+            hedge_of: None,
             previous: self.newest,
             next: NONE,
         };
@@ -344,6 +350,11 @@ impl Lane {
     /// Slots in use, oldest first.
     pub(crate) fn in_order(&self) -> InOrder<'_> {
         InOrder { lane: self, at: self.oldest }
+    }
+
+    /// The slot that was taken last.
+    pub(crate) fn newest(&self) -> Option<u16> {
+        (self.newest != NONE).then_some(self.newest)
     }
 
     /// Oldest slot in use.

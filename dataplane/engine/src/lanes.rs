@@ -374,7 +374,7 @@ impl Engine {
                 {
                     self.set_piece_state(piece, PieceState::Done);
                     self.piece_closed(piece);
-                } else if !moved {
+                } else if !moved && !self.hedge_left(piece, slot) {
                     self.requeue(piece);
                 }
             }
@@ -480,7 +480,8 @@ impl Engine {
             }
             self.lane_at_mut(slot).slot_mut(index).used =
                 Use::Piece { piece, flush_after, flushing, moved: true };
-            if self.pieces.get(piece).state != PieceState::Done {
+            let copy = *self.lane_at(slot).slot(index);
+            if self.pieces.get(piece).state != PieceState::Done && !self.hedge_left(piece, &copy) {
                 self.requeue(piece);
             }
         }

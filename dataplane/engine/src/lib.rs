@@ -27,6 +27,7 @@ mod flush;
 mod geometry;
 mod ghost;
 mod health;
+mod hedge;
 mod ids;
 mod lane;
 mod lanes;

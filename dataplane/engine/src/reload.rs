@@ -39,6 +39,7 @@ impl Engine {
     pub(crate) fn reload(&mut self, program: DeviceProgram) {
         self.selector.set_kind(selector_kind(program.selector));
         self.failback.set_when(failback_when(program.failback));
+        self.hedges.set_program(&program);
         self.identity.declared = program.identity.is_some();
         self.program = program;
         for path in &mut self.paths {

@@ -109,7 +109,7 @@ impl Replay {
         before.into_iter().chain(self.pending.range(start..end)).map(|(&start, _)| start).collect()
     }
 
-    fn covers(&self, start: u64, end: u64) -> bool {
+    pub(crate) fn covers(&self, start: u64, end: u64) -> bool {
         let before = self.pending.range(..start).next_back().is_some_and(|(_, segment)| segment.end > start);
         before
             || self.pending.range(start..end).next().is_some()

@@ -136,6 +136,10 @@ pub(crate) struct Piece {
     pub(crate) resent: bool,
     /// Its quarantine ended without proof while a copy is on a connection that stands (W13).
     pub(crate) ghost: bool,
+    /// A read with two copies that count (`hedge`).
+    pub(crate) hedged: bool,
+    /// Bytes of buffers that its second copies may land in.
+    pub(crate) hedge_bytes: u64,
     /// A write that was answered well: by which cache.
     pub(crate) settled: Option<Settled>,
 }

@@ -45,6 +45,7 @@ impl Engine {
             writes: self.counters.writes,
             errors: self.counters.errors,
             resent: self.counters.resent,
+            hedges: self.hedges.status(),
             paths: self
                 .paths
                 .iter()

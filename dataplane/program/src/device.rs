@@ -35,6 +35,9 @@ pub struct DeviceProgram {
     pub canary: CanaryTimes,
     /// Whether a host may have several sessions (rule W21).
     pub host_sessions: HostSessions,
+    /// Late reads that may be sent to a second path as well, in parts per million of the reads.
+    /// Default 30,000; 0 = never.
+    pub hedge_budget_ppm: u32,
     /// Bytes of acknowledged, unflushed writes to retain. Default 64 MiB.
     pub retention_bytes: u64,
     /// Size to export where no path tells it (all down and nothing recorded), in bytes.

@@ -45,8 +45,24 @@ pub struct DeviceStatus {
     pub errors: u64,
     /// Requests sent again after a failure.
     pub resent: u64,
+    /// Second copies of late reads.
+    pub hedges: HedgeStatus,
     /// Paths in configuration order.
     pub paths: Vec<PathStatus>,
+}
+
+/// Second copies of late reads, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HedgeStatus {
+    /// Sent.
+    pub sent: u64,
+    /// Of those, answered before the first copy.
+    pub won: u64,
+    /// Of those, not: the first copy was faster, or the second one failed. What is neither won
+    /// nor lost is in flight.
+    pub lost: u64,
+    /// Not sent although the read was late: no budget, no memory, or every path slow.
+    pub refused: u64,
 }
 
 /// Overall state of a device.

@@ -98,6 +98,8 @@ impl Reactor {
         let Some(device) = self.devices.get_mut(key) else { return };
         device.engine.discard_retained();
         self.budget.retain(std::mem::take(&mut device.retained_bytes), 0);
+        let hedged = device.engine.hedged_bytes() as usize;
+        self.budget.hedge(std::mem::replace(&mut device.hedged_bytes, hedged), hedged);
         self.carry_out(key);
     }
 

@@ -48,6 +48,7 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
         host_sessions: program::HostSessions::Shared,
+        hedge_budget_ppm: 30_000,
         retention_bytes: 64 * MIB,
         size_bytes: None,
         // Declared: memory that starts blank proves nothing by its content.

@@ -133,6 +133,12 @@ list! {
         Repaired,
         /// Acknowledged writes could not be written again; hosts were told.
         WritesLost,
+        /// A late read was sent to a second path as well.
+        Hedged,
+        /// The second copy of a read answered first.
+        HedgeWon,
+        /// A copy of a hedged read answered after its host was, and was thrown away.
+        HedgeDrained,
     }
 }
 

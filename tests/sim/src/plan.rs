@@ -10,6 +10,9 @@ use program::{
 use crate::coverage::FaultClass;
 use crate::rng::Rng;
 
+/// Tells the draws of [`draw_hedges`] from the others of a seed.
+const HEDGES: u64 = 0x6865_6467_6573;
+
 /// How paths lead to the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
@@ -168,12 +171,20 @@ impl Plan {
             let device = draw_device(&mut rng, &plan, paths, sector_bytes);
             plan.devices.push(device);
         }
+        draw_hedges(&mut Rng::new(seed ^ HEDGES), &mut plan.devices);
         plan
     }
 
     /// Caches in front of each volume.
     pub fn caches(&self) -> usize {
         self.servers.iter().filter_map(|server| server.cache).max().map_or(0, |cache| cache + 1)
+    }
+}
+
+/// Late reads are hedged on most devices. A draw of its own, so that the rest of a seed's run does not hang on it.
+fn draw_hedges(rng: &mut Rng, devices: &mut [DevicePlan]) {
+    for device in devices {
+        device.program.hedge_budget_ppm = rng.pick(&[0, 30_000, 30_000, 500_000]);
     }
 }
 
@@ -300,6 +311,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
         ]),
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
+        hedge_budget_ppm: 0,
         retention_bytes: rng.pick(&[64 << 20, 64 << 20, 256 << 10, 16 << 10]),
         size_bytes: None,
         identity: None,

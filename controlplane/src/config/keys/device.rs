@@ -103,16 +103,16 @@ pub(crate) const DEVICE: &[Key] = &[
         "hedge.mode",
         Kind::Choice(&["on", "off"]),
         Text("\"on\""),
-        "Whether a read that is late is also sent to a second path.",
-    )
-    .word_later("on", "reads are not hedged yet"),
+        "Whether a read that is late is also sent to a second path; the first good answer counts. Active-passive devices \
+         never do it.",
+    ),
     Key::new(
         "hedge.budget",
         Kind::Fraction { max: 0.5 },
         Text("0.03"),
-        "Share of all reads that may be sent twice.",
-    )
-    .later("reads are not hedged yet"),
+        "Share of all reads that may be sent twice; what is not used is saved up, at most as many as one path may have in \
+         flight. 0 is `off`.",
+    ),
     Key::new(
         "failback",
         Kind::DurationOr { min: 0, max: DAY, words: &["immediate", "manual"] },

@@ -77,11 +77,9 @@ pub struct Key {
     pub about: &'static str,
 }
 
-/// A key, or one of its words, whose feature is not there yet.
+/// A key whose feature is not there yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Later {
-    /// Only this word has no effect yet; `None`: the whole key.
-    pub word: Option<&'static str>,
     /// What is missing.
     pub text: &'static str,
 }
@@ -234,12 +232,7 @@ impl Key {
     }
 
     const fn later(mut self, text: &'static str) -> Self {
-        self.later = Some(Later { word: None, text });
-        self
-    }
-
-    const fn word_later(mut self, word: &'static str, text: &'static str) -> Self {
-        self.later = Some(Later { word: Some(word), text });
+        self.later = Some(Later { text });
         self
     }
 }

@@ -4,6 +4,7 @@
 
 mod explained;
 mod fencing;
+mod hedging;
 mod liveness;
 mod retention;
 mod script;

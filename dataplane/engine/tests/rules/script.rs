@@ -39,11 +39,15 @@ pub struct Script {
     pub closing: Vec<(LaneId, Close)>,
     /// Lanes that were opened with a kill, and of what.
     pub kills: Vec<(LaneId, LaneId)>,
+    /// Lanes whose connection the engine wants to know about.
+    pub sampled: Vec<LaneId>,
     /// TCP_USER_TIMEOUT as it was set.
     pub timed: Vec<(LaneId, bool)>,
     pub lanes: Vec<(LaneId, usize, u64)>,
     pub events: Vec<&'static str>,
+    /// Buffers that the engine gave up, and those of them that went to a host.
     pub released: Vec<BufferId>,
+    pub given: Vec<BufferId>,
     next_tag: u64,
     next_buffer: u32,
 }
@@ -79,6 +83,7 @@ pub fn device(paths: usize) -> DeviceProgram {
         deadline: Deadlines { read: SECOND, write: 2 * SECOND },
         canary: CanaryTimes { interval: SECOND, idle: 10 * SECOND, deadline: SECOND },
         host_sessions: program::HostSessions::Shared,
+        hedge_budget_ppm: 0,
         retention_bytes: 64 << 20,
         size_bytes: None,
         identity: Some("declared".into()),
@@ -137,10 +142,12 @@ impl Script {
             opening: Vec::new(),
             closing: Vec::new(),
             kills: Vec::new(),
+            sampled: Vec::new(),
             timed: Vec::new(),
             lanes: Vec::new(),
             events: Vec::new(),
             released: Vec::new(),
+            given: Vec::new(),
             next_tag: 0,
             next_buffer: 0,
         };
@@ -162,12 +169,17 @@ impl Script {
                     self.kills.extend(kill.map(|target| (lane, target)));
                 }
                 Action::UserTimeout { lane, enable } => self.timed.push((lane, enable)),
+                Action::SampleTcp(lane) => self.sampled.push(lane),
                 Action::CloseLane { lane, how } => self.closing.push((lane, how)),
                 Action::Send { lane, cookie, command, flags, offset, len, data } => {
                     self.on_send(Sent { lane, path: 0, cookie, command, flags, offset, len, data });
                 }
                 Action::Reply { tag, result } => self.replies.push((tag.0, result)),
-                Action::Release(buffer) | Action::ReplyData { buffer, .. } => self.released.push(buffer),
+                Action::Release(buffer) => self.released.push(buffer),
+                Action::ReplyData { buffer, .. } => {
+                    self.released.push(buffer);
+                    self.given.push(buffer);
+                }
                 Action::Report(ReportKind::Event { name, .. }) => self.events.push(name),
                 _ => {}
             }

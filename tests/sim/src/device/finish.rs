@@ -4,6 +4,7 @@
 use program::{DeviceState, Exclusive, Nanos, NoPath, Unproven};
 
 use super::Device;
+use crate::coverage::Mark;
 use crate::env::Env;
 
 impl Device {
@@ -36,6 +37,13 @@ impl Device {
     /// The last words: content, buffers, accounts.
     pub fn conclude(&self, env: &mut Env) {
         self.engine.check_invariants();
+        let hedges = self.engine.status(env.now).hedges;
+        for _ in 0..hedges.sent {
+            env.mark(Mark::Hedged);
+        }
+        for _ in 0..hedges.won {
+            env.mark(Mark::HedgeWon);
+        }
         if let Some(text) = self.sweep().filter(|_| !self.waits_for_proof(env)) {
             env.fail("T1", || text);
         }

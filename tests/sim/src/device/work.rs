@@ -322,7 +322,12 @@ impl Device {
             _ => {}
         }
         self.feed(env, Event::LaneActive(lane));
+        let late = self.engine.session_of(lane, cookie).is_none();
+        let before = self.engine.hedged_bytes();
         self.feed(env, Event::Reply { lane, cookie, result, data, digest });
+        if late && data.is_some() && self.engine.hedged_bytes() < before {
+            env.mark(Mark::HedgeDrained);
+        }
     }
 
     /// A server told that FLUSH failed: it may have dropped what was dirty, and every
