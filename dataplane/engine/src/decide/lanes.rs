@@ -4,7 +4,9 @@
 //! Called right where they are made, with the state as the rule saw it.
 
 use policies::explain::{Decision, Limit, Unit};
-use policies::limits::{BACKOFF_CAP, FULL_SHARE_PPM, MILLISECOND, PROBATION_CANARIES, PROBATION_SHARE_PPM};
+use policies::limits::{
+    BACKOFF_CAP, FULL_SHARE_PPM, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES, PROBATION_SHARE_PPM,
+};
 use program::Nanos;
 
 use crate::LaneFault;
@@ -24,6 +26,7 @@ impl Engine {
             Cause::LinkSilent => self.silent(slot),
             Cause::Overdue => self.late(slot),
             Cause::CanaryOverdue => self.canary_late(slot),
+            Cause::Outrun => self.outrun(slot),
         };
         let decision = if last {
             decision.refused("stop using it", "no other path is usable")
@@ -35,7 +38,7 @@ impl Engine {
             Cause::LinkSilent => {
                 "a reply on this connection; silent 1 s longer, it is closed and opened anew"
             }
-            Cause::Overdue | Cause::CanaryOverdue => {
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun => {
                 "a reply on this connection; without one for 2 s it is given up and the path connects anew"
             }
         };
@@ -81,6 +84,16 @@ impl Engine {
         let deadline = self.canary_deadline(slot);
         self.on_path(lane.path, "suspect", "W15")
             .time("canary read unanswered", unanswered, Limit::AtLeast(deadline))
+            .count("requests in flight", u64::from(lane.in_flight), Limit::Informs)
+    }
+
+    /// Second copies of its reads were answered first, one after the other (3.5).
+    fn outrun(&self, slot: u16) -> Decision {
+        let lane = self.lane_at(slot);
+        let needed = u64::from(HEDGE_WINS_SUSPECT);
+        self.on_path(lane.path, "suspect", "hedge")
+            .count("reads in a row answered sooner elsewhere", needed, Limit::AtLeast(needed))
+            .time("without a byte", self.now.saturating_sub(lane.last_active), Limit::Informs)
             .count("requests in flight", u64::from(lane.in_flight), Limit::Informs)
     }
 
