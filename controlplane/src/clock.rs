@@ -12,6 +12,12 @@ pub fn now_text() -> String {
     text(since.as_secs(), since.subsec_millis())
 }
 
+/// The same for a moment that was `ago`, by the clock of this moment.
+pub fn text_ago(ago: std::time::Duration) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    text(since.as_secs(), since.subsec_millis())
+}
+
 /// Days are counted in years that begin with March, so that a leap day is the
 /// last one of its year and needs no case of its own.
 fn text(unix_seconds: u64, milliseconds: u32) -> String {

@@ -25,11 +25,15 @@ pub const MISTAKES_SHOWN_MAX: usize = 100;
 pub const EXCERPT_CHARS_MAX: usize = 100;
 
 /// Events kept in memory; older ones are dropped and counted.
-pub const EVENTS_KEPT_MAX: usize = 4096;
+pub const EVENTS_KEPT_MAX: usize = 8192;
 /// Reports waiting for the control plane; beyond it the oldest are dropped and counted.
 pub const REPORTS_WAITING_MAX: usize = 8192;
 /// Events in one answer.
 pub const EVENTS_PER_ANSWER_MAX: usize = 1000;
+/// Events that an event stream holds ready for a reader; more are read when it has taken these.
+pub const EVENTS_PER_STREAM_MAX: usize = 100;
+/// An event stream without events says this often that it stands.
+pub const EVENT_STREAM_BEAT: Duration = Duration::from_secs(5);
 /// A caller may wait this long for an event.
 pub const EVENT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The data plane is given this long for a snapshot.
@@ -55,6 +59,8 @@ pub const RECORD_RETRY: Duration = Duration::from_secs(10);
 
 // A long poll must not look idle.
 const _: () = assert!(API_IDLE_MAX.as_secs() >= 2 * EVENT_WAIT_MAX.as_secs());
+// Nor must an event stream: after a write a connection is given this long.
+const _: () = assert!(API_REQUEST_MAX.as_secs() >= 2 * EVENT_STREAM_BEAT.as_secs());
 // A selector keeps its candidates in one word.
 const _: () = assert!(PATHS_PER_DEVICE_MAX <= policies::limits::SELECTOR_CANDIDATES_MAX);
 const _: () = assert!(SNAPSHOT_WAIT_MAX.as_millis() > SNAPSHOT_TIMEOUT.as_millis());

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use program::{ControlCommand, DeviceStatus};
+use program::{ControlCommand, DeviceExplanation, DeviceStatus};
 
 /// Handle to a running data plane.
 pub trait DataPlane: Send + Sync {
@@ -18,6 +18,10 @@ pub trait DataPlane: Send + Sync {
     ///
     /// [`CommandFailed`] if it was not accepted.
     fn send(&self, command: ControlCommand) -> Result<(), CommandFailed>;
+
+    /// Why a device and its paths are as they are; `None` if there is no such device or it does
+    /// not answer within `timeout`. Blocks at most that long.
+    fn explain(&self, device: &str, timeout: Duration) -> Option<DeviceExplanation>;
 
     /// Status of the devices that answer within `timeout`; blocks at most that long.
     fn snapshot(&self, timeout: Duration) -> Vec<DeviceStatus>;

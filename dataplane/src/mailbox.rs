@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::SegQueue;
-use program::{DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program};
+use program::{DeviceCommand, DeviceExplanation, DeviceStatus, Listener, Nanos, PathCommand, Program};
 use ring::wake::Waker;
 
 use crate::gate::register::Granted;
@@ -47,6 +47,8 @@ pub(crate) enum Mail {
     Device { device: String, command: DeviceCommand },
     /// Answer with the state of every device of yours.
     Snapshot(Sender<Vec<DeviceStatus>>),
+    /// Answer with why a device of yours is as it is; `None` if there is none of that name.
+    Explain(String, Sender<Option<DeviceExplanation>>),
     /// The directory has changed: waiting handshakes may go on.
     Directory,
     /// A helper thread is done.

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 use program::{
-    ControlCommand, DeviceCommand, DeviceStatus, Listener, Nanos, PathCommand, Program, RegisterPlace,
-    SocketAddress,
+    ControlCommand, DeviceCommand, DeviceExplanation, DeviceStatus, Listener, Nanos, PathCommand, Program,
+    RegisterPlace, SocketAddress,
 };
 use ring::{RingError, listen};
 
@@ -174,6 +174,15 @@ impl DataPlane {
             .iter()
             .filter_map(|device| all().find(|status| status.name == device.name).cloned())
             .collect()
+    }
+
+    /// Why a device and its paths are as they are; `None` if it is not there or its
+    /// reactor does not answer within `timeout`.
+    pub fn explain(&self, device: &str, timeout: Duration) -> Option<DeviceExplanation> {
+        let owner = self.node.directory.owner(device)?;
+        let (sender, receiver) = channel::bounded(1);
+        self.node.mailboxes[owner].send(Mail::Explain(device.to_owned(), sender));
+        receiver.recv_timeout(timeout).ok().flatten()
     }
 
     /// Begins to stop: requests in flight finish, host sessions close at a frame boundary,

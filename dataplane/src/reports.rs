@@ -46,7 +46,13 @@ impl Reports {
 
     /// Never blocks.
     pub(crate) fn send(&self, report: Report) {
-        if self.shared.queue.force_push(report).is_some() {
+        // Decisions are many where much happens at once, and `explain` has them too: they
+        // push nothing else out.
+        let lost = match report.kind {
+            ReportKind::Decision(_) => self.shared.queue.push(report).err(),
+            _ => self.shared.queue.force_push(report),
+        };
+        if lost.is_some() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.thread.unpark();

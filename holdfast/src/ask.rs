@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Commands that ask a running node.
 
-use std::io::Write;
-
 use controlplane::api::{DeviceDocument, StatusDocument};
 use controlplane::config::{Environment, ShownValue, load, to_toml};
-use controlplane::services::{EventPage, Reloaded};
+use controlplane::services::{DECISION, Event, EventPage, Reloaded};
 use serde_json::Value;
 
 use crate::cli::{ConfigShowArgs, DeviceArgs, EventsArgs, PathArgs, ReloadArgs, StatusArgs};
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Status};
+use crate::follow;
 use crate::output;
 use crate::serve::load_failure;
 use crate::table;
@@ -59,42 +58,37 @@ pub(crate) fn device(arguments: &DeviceArgs) -> Result<(), Failure> {
 
 /// `holdfast events`.
 pub(crate) fn events(arguments: &EventsArgs) -> Result<(), Failure> {
+    if arguments.follow {
+        return follow::follow(arguments);
+    }
     let client = Client::new(arguments.api.api.as_ref())?;
-    let (mut after, mut run) = (arguments.after, None);
+    let mut after = arguments.after;
     loop {
-        let wait = if arguments.follow && run.is_some() { 30 } else { 0 };
-        let body = client.get(&format!("/v1/events?after={after}&limit=1000&wait={wait}"))?;
-        let page: EventPage = parse(&body)?;
-        if run.as_ref().is_some_and(|run| *run != page.run) {
-            // The node was started again and counts from 1.
-            eprintln!("holdfast: the node was restarted");
-            (after, run) = (0, Some(page.run));
-            continue;
-        }
+        let page: EventPage = parse(&client.get(&format!("/v1/events?after={after}&limit=1000"))?)?;
         if page.missed > 0 {
             eprintln!("holdfast: {} earlier events are no longer kept", page.missed);
         }
-        print_events(&page, arguments.json)?;
-        let more = page.events.len() == 1000;
-        (after, run) = (page.next, Some(page.run));
-        if !arguments.follow && !more {
+        for event in &page.events {
+            print_event(event, arguments)?;
+        }
+        if page.events.len() < 1000 {
             return Ok(());
         }
+        after = page.next;
     }
 }
 
-fn print_events(page: &EventPage, json: bool) -> Result<(), Failure> {
-    let mut text = Vec::new();
-    for event in &page.events {
-        let line = if json {
-            serde_json::to_string(event).map_err(|error| Failure::new(Status::Internal, error.to_string()))?
-        } else {
-            format!("{} {}", event.time, event.summary())
-        };
-        // Writing to a Vec cannot fail.
-        let _ = writeln!(text, "{line}");
+/// One line, unless it is a decision and nobody asked for those.
+pub(crate) fn print_event(event: &Event, arguments: &EventsArgs) -> Result<(), Failure> {
+    if event.name == DECISION && !arguments.decisions {
+        return Ok(());
     }
-    output::print(&String::from_utf8_lossy(&text));
+    let line = if arguments.json {
+        serde_json::to_string(event).map_err(|error| Failure::new(Status::Internal, error.to_string()))?
+    } else {
+        format!("{} {}", event.time, event.summary())
+    };
+    output::print(&format!("{line}\n"));
     Ok(())
 }
 
@@ -123,7 +117,7 @@ pub(crate) fn reload(arguments: &ReloadArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, Failure> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, Failure> {
     let strange =
         |error| Failure::new(Status::Unavailable, format!("the node's answer is not understood: {error}"));
     serde_json::from_str(body).map_err(strange)

@@ -32,6 +32,11 @@ pub(crate) enum Command {
     Device(DeviceArgs),
     /// Show what happened
     Events(EventsArgs),
+    /// Show why a device and its paths are as they are
+    ///
+    /// For each path: what holds it in its state now and what would change that; then the last decisions about it,
+    /// newest first, with the rule, what it looked at and the limits, and what was considered and not done.
+    Explain(ExplainArgs),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -239,9 +244,28 @@ pub(crate) struct EventsArgs {
     /// One JSON document for each line
     #[arg(long)]
     pub(crate) json: bool,
+    /// Every decision of the data plane too, with its figures
+    #[arg(long)]
+    pub(crate) decisions: bool,
     /// Only events after this number
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) after: u64,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// Device name, or DEVICE/PATH
+    pub(crate) device: String,
+    /// Only this path
+    pub(crate) path: Option<String>,
+    /// As a JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// So many of the last decisions of each
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    pub(crate) last: usize,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }

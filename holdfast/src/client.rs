@@ -5,7 +5,7 @@
 //! carry no encoding then. A client library would be larger than the rest of
 //! this binary.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -21,6 +21,8 @@ use crate::failure::{Failure, Status};
 
 /// An answer larger than this is not read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// The same for what stands before the body.
+const HEAD_BYTES_MAX: u64 = 64 << 10;
 /// Longer than the longest poll.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(45);
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -100,11 +102,23 @@ impl Client {
         self.request("POST", target)
     }
 
+    /// The body of the answer to a GET while it comes. The node must send something every 45 s.
+    pub(crate) fn stream(&self, target: &str) -> Result<impl BufRead, Failure> {
+        self.with_node(|stream, endpoint| open_stream(stream, endpoint, target))
+    }
+
     fn request(&self, method: &str, target: &str) -> Result<String, Failure> {
+        self.with_node(|stream, endpoint| exchange(stream, endpoint, method, target))
+    }
+
+    fn with_node<R>(
+        &self,
+        ask: impl Fn(Box<dyn Stream>, &Endpoint) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
         let mut tried = Vec::new();
         for endpoint in &self.candidates {
             match connect(endpoint) {
-                Ok(stream) => return exchange(stream, endpoint, method, target),
+                Ok(stream) => return ask(stream, endpoint),
                 Err(error) => tried.push(format!("{endpoint}: {error}")),
             }
         }
@@ -165,26 +179,61 @@ fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
     }
 }
 
+fn put(stream: &mut dyn Stream, endpoint: &Endpoint, method: &str, target: &str) -> Result<(), Failure> {
+    let host = match endpoint {
+        Endpoint::Tcp(authority) => authority,
+        Endpoint::Unix(_) => "holdfast",
+    };
+    let request = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| no_answer(endpoint, &error))
+}
+
+fn no_answer(endpoint: &Endpoint, error: &io::Error) -> Failure {
+    Failure::new(Status::Unavailable, format!("{endpoint} did not answer: {error}"))
+}
+
+fn strange_answer(endpoint: &Endpoint) -> Failure {
+    Failure::new(Status::Unavailable, format!("{endpoint} does not answer as a node does"))
+}
+
 fn exchange(
     mut stream: Box<dyn Stream>,
     endpoint: &Endpoint,
     method: &str,
     target: &str,
 ) -> Result<String, Failure> {
-    let host = match endpoint {
-        Endpoint::Tcp(authority) => authority,
-        Endpoint::Unix(_) => "holdfast",
-    };
-    let request = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
-    let broken =
-        |error: io::Error| Failure::new(Status::Unavailable, format!("{endpoint} did not answer: {error}"));
-    stream.write_all(request.as_bytes()).map_err(broken)?;
+    put(&mut *stream, endpoint, method, target)?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(broken)?;
-    let (code, body) = parse_answer(&answer).ok_or_else(|| {
-        Failure::new(Status::Unavailable, format!("{endpoint} does not answer as a node does"))
-    })?;
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(|error| no_answer(endpoint, &error))?;
+    let (code, body) = parse_answer(&answer).ok_or_else(|| strange_answer(endpoint))?;
     if (200..300).contains(&code) { Ok(body) } else { Err(refusal(&body, code)) }
+}
+
+/// Reads the head of an answer and leaves the rest.
+fn open_stream(
+    mut stream: Box<dyn Stream>,
+    endpoint: &Endpoint,
+    target: &str,
+) -> Result<BufReader<Box<dyn Stream>>, Failure> {
+    put(&mut *stream, endpoint, "GET", target)?;
+    let mut lines = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = lines.by_ref().take(HEAD_BYTES_MAX).read_line(&mut head);
+        if read.map_err(|error| no_answer(endpoint, &error))? == 0 || head.len() as u64 > HEAD_BYTES_MAX {
+            return Err(strange_answer(endpoint));
+        }
+    }
+    let code = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+    match code.ok_or_else(|| strange_answer(endpoint))? {
+        200..300 => Ok(lines),
+        code => {
+            let mut body = String::new();
+            let read = lines.take(ANSWER_BYTES_MAX).read_to_string(&mut body);
+            read.map_err(|error| no_answer(endpoint, &error))?;
+            Err(refusal(&body, code))
+        }
+    }
 }
 
 /// Status and body of an answer that is there in full.

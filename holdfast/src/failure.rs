@@ -45,7 +45,7 @@ impl Failure {
         ExitCode::from(self.status as u8)
     }
 
-    #[cfg(test)]
+    /// What it will end the program with.
     pub(crate) fn status(&self) -> Status {
         self.status
     }

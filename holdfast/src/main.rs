@@ -12,7 +12,9 @@ mod cli;
 mod cli_docs;
 mod client;
 mod demo;
+mod explain;
 mod failure;
+mod follow;
 mod gate;
 mod output;
 mod plane;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Path(arguments) => ask::path(arguments),
         Command::Device(arguments) => ask::device(arguments),
         Command::Events(arguments) => ask::events(arguments),
+        Command::Explain(arguments) => explain::explain(arguments),
         Command::Config(ConfigCommand::Show(arguments)) => ask::config_show(arguments),
         Command::Reload(arguments) => ask::reload(arguments),
     };

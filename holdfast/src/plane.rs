@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use controlplane::CommandFailed;
 use dataplane::{DataPlane, ReportSink, StartError};
-use program::{ControlCommand, DeviceStatus, Program};
+use program::{ControlCommand, DeviceExplanation, DeviceStatus, Program};
 
 use crate::failure::{Failure, Status};
 
@@ -49,6 +49,10 @@ impl controlplane::DataPlane for Plane {
             Some(inner) => inner.send(command).map_err(|error| CommandFailed(error.to_string())),
             None => Err(CommandFailed("the node is stopping".to_owned())),
         }
+    }
+
+    fn explain(&self, device: &str, timeout: Duration) -> Option<DeviceExplanation> {
+        self.read().as_ref()?.explain(device, timeout)
     }
 
     fn snapshot(&self, timeout: Duration) -> Vec<DeviceStatus> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `holdfast status` for people.
 
-use controlplane::api::{DeviceDocument, PathDocument, StatusDocument};
+use controlplane::api::{CostDocument, DeviceDocument, PathDocument, StatusDocument};
 use controlplane::config::{format_duration, format_size};
 
 /// The node in a line, then its devices.
@@ -73,8 +73,26 @@ fn device(device: &DeviceDocument) -> String {
             clean(&device.name)
         ));
     }
+    lines.extend(budget(&device.budget.total, device.budget.bound_ms).map(|cost| format!("  {cost}")));
     lines.extend(columns(&device.paths));
     lines.join("\n") + "\n"
+}
+
+/// What failures cost, if they cost anything: `no path for 3.2 s; 12 requests above 1 s, 4.5 s in all, worst 2.1 s`.
+pub(crate) fn budget(cost: &CostDocument, bound_ms: u64) -> Option<String> {
+    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let away = (cost.unavailable_ms > 0).then(|| format!("no path for {}", seconds(cost.unavailable_ms)));
+    let late = (cost.delayed > 0).then(|| {
+        format!(
+            "{} requests took longer than {}, {} beyond it in all, the worst {}",
+            cost.delayed,
+            seconds(bound_ms),
+            seconds(cost.excess_ms),
+            seconds(cost.worst_ms)
+        )
+    });
+    let parts: Vec<String> = away.into_iter().chain(late).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Values older than this are said to be old.
@@ -143,7 +161,7 @@ fn uptime(seconds: u64) -> String {
 }
 
 /// A name or a reason may come from a peer; a terminal must not obey it.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

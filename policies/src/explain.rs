@@ -249,9 +249,13 @@ impl fmt::Display for Figure {
     }
 }
 
-struct Shown {
-    value: u64,
-    unit: Unit,
+/// A value with its unit, cut to one decimal and never rounded up.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// In `unit`.
+    pub value: u64,
+    /// Of it.
+    pub unit: Unit,
 }
 
 impl fmt::Display for Shown {

@@ -77,6 +77,14 @@ impl Probation {
         }
     }
 
+    /// Good canaries in a row so far; those that are asked for once they were.
+    pub fn good_canaries(&self) -> u32 {
+        match self.step {
+            Step::Canaries(count) => count,
+            Step::Share(_) => PROBATION_CANARIES,
+        }
+    }
+
     /// Whether the path has its full share.
     pub fn done(&self, now: Nanos) -> bool {
         self.share_ppm(now) == FULL_SHARE_PPM

@@ -8,6 +8,7 @@
 mod api;
 mod cache;
 mod exclusive;
+mod explain;
 mod faults;
 mod flush;
 mod ghost;

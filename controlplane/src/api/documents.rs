@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use program::{DeviceStatus, PathStatus, Program, SessionStatus};
+use program::{BudgetCause, BudgetStatus, DeviceStatus, PathStatus, Program, SessionStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::services::{Node, Sample, Snapshot, policy_word};
@@ -99,6 +99,8 @@ pub struct DeviceDocument {
     pub resent: u64,
     /// Second copies of late reads.
     pub hedges: HedgeDocument,
+    /// What failures cost its hosts since the device was made.
+    pub budget: BudgetDocument,
     /// Host sessions.
     pub sessions: Vec<SessionDocument>,
     /// Paths in the order of the configuration.
@@ -124,6 +126,39 @@ impl HedgeDocument {
         let program::HedgeStatus { sent, won, lost, refused } = status;
         Self { sent, won, lost, refused }
     }
+}
+
+/// What failures cost the hosts of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BudgetDocument {
+    /// A request answered later than this after it came is delayed.
+    pub bound_ms: u64,
+    /// Host requests answered, in time or not.
+    pub requests: u64,
+    /// All causes together.
+    pub total: CostDocument,
+    /// By cause; at most 33, the last of rule `other` if there were more.
+    pub causes: Vec<CostDocument>,
+}
+
+/// What one cause cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CostDocument {
+    /// Path to blame, absent if it was no single one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Rule that dealt with it; `storage`, `start` and `other` besides.
+    pub rule: String,
+    /// Time in which a request would have had no path to go to.
+    pub unavailable_ms: u64,
+    /// Requests answered later than the bound.
+    pub delayed: u64,
+    /// Sum of their waits beyond the bound.
+    pub excess_ms: u64,
+    /// The longest wait of a request.
+    pub worst_ms: u64,
 }
 
 /// One host session.
@@ -235,8 +270,34 @@ impl DeviceDocument {
             errors: status.errors,
             resent: status.resent,
             hedges: HedgeDocument::new(status.hedges),
+            budget: BudgetDocument::new(&status.budget),
             sessions: status.sessions.iter().map(SessionDocument::new).collect(),
             paths: status.paths.iter().map(PathDocument::new).collect(),
+        }
+    }
+}
+
+impl BudgetDocument {
+    pub(crate) fn new(status: &BudgetStatus) -> Self {
+        let total = status.total();
+        Self {
+            bound_ms: status.bound / program::MILLISECOND,
+            requests: status.requests,
+            total: CostDocument::new(&total),
+            causes: status.causes.iter().map(CostDocument::new).collect(),
+        }
+    }
+}
+
+impl CostDocument {
+    fn new(status: &BudgetCause) -> Self {
+        Self {
+            path: status.path.clone(),
+            rule: status.rule.to_owned(),
+            unavailable_ms: status.unavailable / program::MILLISECOND,
+            delayed: status.delayed,
+            excess_ms: status.excess / program::MILLISECOND,
+            worst_ms: status.worst / program::MILLISECOND,
         }
     }
 }

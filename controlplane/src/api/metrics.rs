@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use program::{DeviceState, DeviceStatus, PathState, PathStatus};
+use program::{BudgetCause, DeviceState, DeviceStatus, PathState, PathStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -87,6 +87,7 @@ impl Family<'_, '_> {
         match &self.metric.value {
             Value::Node(value) => self.node(&scrape.node, *value),
             Value::Device(read) => devices().try_for_each(|d| self.sample(&[("device", &d.name)], read(d))),
+            Value::Cause(read) => devices().try_for_each(|d| self.causes(d, *read)),
             Value::DeviceState => devices().try_for_each(|d| self.device_states(d)),
             Value::Path(read) => {
                 each_path(devices(), |d, p| self.sample(&[("device", &d.name), ("path", &p.name)], read(p)))
@@ -109,6 +110,14 @@ impl Family<'_, '_> {
                 None => Ok(()),
             },
         }
+    }
+
+    fn causes(&mut self, device: &DeviceStatus, read: fn(&BudgetCause) -> f64) -> fmt::Result {
+        device.budget.causes.iter().try_for_each(|cause| {
+            let path = cause.path.as_deref().unwrap_or_default();
+            let labels = [("device", device.name.as_str()), ("path", path), ("rule", cause.rule)];
+            self.sample(&labels, read(cause))
+        })
     }
 
     fn device_states(&mut self, device: &DeviceStatus) -> fmt::Result {

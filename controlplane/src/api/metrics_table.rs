@@ -3,7 +3,7 @@
 //!
 //! The exposition and the reference page `docs/api.md` are made from it.
 
-use program::{DeviceStatus, PathStatus};
+use program::{BudgetCause, DeviceStatus, PathStatus};
 
 /// One metric family of `/metrics`.
 pub struct Metric {
@@ -23,6 +23,8 @@ pub(crate) enum Value {
     Device(fn(&DeviceStatus) -> f64),
     /// One for each state of each device, labels `device`, `state`; 1 for the present state.
     DeviceState,
+    /// One for each cause of a device's error budget, labels `device`, `path`, `rule`.
+    Cause(fn(&BudgetCause) -> f64),
     /// One for each path, labels `device`, `path`.
     Path(fn(&PathStatus) -> f64),
     /// One for each state of each path, labels `device`, `path`, `state`.
@@ -67,6 +69,7 @@ impl Metric {
     pub const fn labels(&self) -> &'static str {
         match self.value {
             Value::Device(_) => "device",
+            Value::Cause(_) => "device, path, rule",
             Value::DeviceState => "device, state",
             Value::Path(_) => "device, path",
             Value::PathState => "device, path, state",
@@ -160,6 +163,21 @@ pub const METRICS: &[Metric] = &[
         "holdfast_device_hedges_refused",
         "Late reads without a second copy for want of budget or memory, or because every path is slow",
         Value::Device(|d| d.hedges.refused as f64),
+    ),
+    counter(
+        "holdfast_device_unavailable_seconds",
+        "Time in which a request would have had no path to go to, by cause",
+        Value::Cause(|c| c.unavailable as f64 / 1e9),
+    ),
+    counter(
+        "holdfast_device_delayed_requests",
+        "Requests answered later than 1 s after they came, by cause",
+        Value::Cause(|c| c.delayed as f64),
+    ),
+    counter(
+        "holdfast_device_delay_excess_seconds",
+        "Sum of what these waited beyond 1 s, by cause",
+        Value::Cause(|c| c.excess as f64 / 1e9),
     ),
     gauge("holdfast_path_state", "1 for the state the path is in", Value::PathState),
     gauge("holdfast_path_priority", "Configured priority", Value::Path(|p| f64::from(p.priority))),

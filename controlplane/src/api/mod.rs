@@ -15,10 +15,12 @@ mod metrics;
 mod metrics_table;
 mod routes;
 mod server;
+mod stream;
 
 pub use answer::ErrorDocument;
 pub use documents::{
-    DeviceDocument, MemberDocument, NodeDocument, PathDocument, SessionDocument, StatusDocument,
+    BudgetDocument, CostDocument, DeviceDocument, MemberDocument, NodeDocument, PathDocument,
+    SessionDocument, StatusDocument,
 };
 pub use metrics_table::{METRICS, Metric};
 pub use routes::ROUTES;

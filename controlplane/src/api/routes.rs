@@ -14,16 +14,20 @@ use serde::Serialize;
 
 use super::answer::{Refusal, json};
 use super::documents::{DeviceDocument, StatusDocument, hidden, milliseconds};
-use super::metrics;
+use super::{metrics, stream};
 use crate::config::LoadError;
+use crate::explain::ExplainDocument;
 use crate::limits::{EVENT_WAIT_MAX, EVENTS_PER_ANSWER_MAX, HEALTHY_ANSWER_AGE_MAX};
 use crate::services::{Node, PathCommandError, ReloadError};
 
 /// Every route, for the index page and the reference page.
-pub const ROUTES: [(&str, &str, &str); 10] = [
+pub const ROUTES: [(&str, &str, &str); 13] = [
     ("GET", "/v1/status", "node, devices, paths, sets, members"),
     ("GET", "/v1/devices/{name}", "one device"),
+    ("GET", "/v1/devices/{name}/explain", "why it and its paths are as they are: decisions, rules, figures"),
+    ("GET", "/v1/devices/{device}/paths/{path}/explain", "the same of one path"),
     ("GET", "/v1/events", "events after a number; ?after=N&limit=N&wait=SECONDS"),
+    ("GET", "/v1/events/stream", "the same as server-sent events; ?after=N, or Last-Event-ID"),
     ("GET", "/v1/config", "effective configuration with the origin of each value"),
     ("GET", "/metrics", "Prometheus metrics"),
     ("GET", "/healthz", "whether the node answers"),
@@ -48,7 +52,10 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/", get(index))
         .route("/v1/status", get(status))
         .route("/v1/devices/{name}", get(device))
+        .route("/v1/devices/{name}/explain", get(explain_device))
+        .route("/v1/devices/{device}/paths/{path}/explain", get(explain_path))
         .route("/v1/events", get(events))
+        .route("/v1/events/stream", get(stream::events))
         .route("/v1/config", get(config))
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(health))
@@ -80,6 +87,36 @@ async fn device(State(node): Shared, Path(name): Path<String>) -> Result<Respons
     // A reload may have removed it meanwhile.
     let sample = sample.ok_or_else(|| no_device(&name))?;
     Ok(json(StatusCode::OK, &DeviceDocument::new(sample, &hidden(&program))))
+}
+
+async fn explain_device(State(node): Shared, Path(name): Path<String>) -> Result<Response, Refusal> {
+    Ok(json(StatusCode::OK, &explanation(&node, &name).await?))
+}
+
+async fn explain_path(
+    State(node): Shared,
+    Path((device, path)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let document = explanation(&node, &device).await?;
+    if let Some(found) = document.paths.iter().find(|found| found.name == path) {
+        return Ok(json(StatusCode::OK, found));
+    }
+    let there = document.paths.iter().map(|path| path.name.clone()).collect();
+    Err(path_refusal(&device, &path, PathCommandError::NoPath(there)))
+}
+
+async fn explanation(node: &Node, name: &str) -> Result<ExplainDocument, Refusal> {
+    if !node.program().devices.iter().any(|device| device.name == name) {
+        return Err(no_device(name));
+    }
+    let told = node.explain(name).await.ok_or_else(|| {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the data plane did not answer in time",
+            "`holdfast status` shows what it last told; `holdfast events` what happened",
+        )
+    })?;
+    Ok(ExplainDocument::new(&told))
 }
 
 async fn events(State(node): Shared, RawQuery(query): RawQuery) -> Result<Response, Refusal> {

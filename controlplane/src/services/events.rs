@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::explain;
+use crate::explain::DecisionDocument;
 use crate::limits::EVENTS_KEPT_MAX;
 use crate::log::{self, Field, Level};
 
@@ -49,7 +49,13 @@ pub struct Event {
     pub rule: Option<String>,
     /// What happened, for an operator.
     pub text: String,
+    /// The figures of a `decision`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decision: Option<Box<DecisionDocument>>,
 }
+
+/// Name of the events that tell of a decision alone.
+pub const DECISION: &str = "decision";
 
 /// Some events, as the API hands them out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +102,11 @@ impl Events {
         let last = ring.last;
         drop(ring);
         self.last.send_replace(last);
+    }
+
+    /// Name of this run.
+    pub(crate) fn run(&self) -> &str {
+        &self.run
     }
 
     /// Number of the last event.
@@ -180,8 +191,10 @@ impl Event {
             }
             ReportKind::Decision(decision) => {
                 let (path, rule) = (decision.path.clone(), Some(decision.rule.to_owned()));
-                let text = explain::sentence(decision);
-                (Level::Info, Self { name: "decision".to_owned(), path, rule, text, ..base })
+                let document = DecisionDocument::new(decision, report.at);
+                let text = document.sentence();
+                let decision = Some(Box::new(document));
+                (Level::Info, Self { name: DECISION.to_owned(), path, rule, text, decision, ..base })
             }
             ReportKind::Event { name, path, rule, text } => {
                 let (path, rule) = (path.clone(), Some((*rule).to_owned()));
@@ -192,7 +205,12 @@ impl Event {
     }
 
     /// Writes the event to the log.
+    ///
+    /// Decisions are not logged: what they led to is, with its reason, and `explain` has them.
     pub(crate) fn log(&self, level: Level) {
+        if self.decision.is_some() {
+            return;
+        }
         let message = self.change().map_or_else(|| self.name.clone(), |change| format!("path {change}"));
         let fields = [
             ("device", self.device.as_deref()),

@@ -12,7 +12,7 @@ mod recorder;
 mod reload;
 mod snapshots;
 
-pub use events::{Event, EventPage, log_report};
+pub use events::{DECISION, Event, EventPage, log_report};
 pub use inbox::{Inbox, ReportSink, reports};
 pub use reload::{ConfigFile, ReloadError, Reloaded, first_program, give_epoch};
 

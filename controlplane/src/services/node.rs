@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use program::{ControlCommand, DeviceCommand, PathCommand, Program};
+use program::{ControlCommand, DeviceCommand, DeviceExplanation, PathCommand, Program};
 
 use super::events::{Event, EventPage, Events};
 use super::reload::{ConfigFile, ReloadError, Reloaded, prepare};
 use super::snapshots::{Snapshot, Snapshots};
 use crate::clock;
 use crate::config::{Config, LoadError, ShownValue};
+use crate::limits::{SNAPSHOT_TIMEOUT, SNAPSHOT_WAIT_MAX};
 use crate::log::{self, Level};
 use crate::plane::{CommandFailed, DataPlane};
 use crate::state::StateDir;
@@ -108,6 +109,11 @@ impl Node {
         self.events.add(event);
     }
 
+    /// Name of this run; numbers of events begin again with each.
+    pub(crate) fn run(&self) -> &str {
+        self.events.run()
+    }
+
     pub(crate) fn last_event(&self) -> u64 {
         self.events.last()
     }
@@ -127,6 +133,14 @@ impl Node {
     /// Status of all devices of the program in force.
     pub(crate) async fn snapshot(&self) -> Snapshot {
         self.snapshots.get(&self.program()).await
+    }
+
+    /// Why a device of the program is as it is; `None` if the data plane does not answer in time.
+    pub(crate) async fn explain(&self, device: &str) -> Option<DeviceExplanation> {
+        let (data_plane, device) = (Arc::clone(&self.data_plane), device.to_owned());
+        let asked = tokio::task::spawn_blocking(move || data_plane.explain(&device, SNAPSHOT_TIMEOUT));
+        // On time-out the helper thread ends by itself: it waits no longer than it was told.
+        tokio::time::timeout(SNAPSHOT_WAIT_MAX, asked).await.ok()?.ok()?
     }
 
     /// How long ago the data plane last answered.

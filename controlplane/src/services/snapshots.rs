@@ -149,6 +149,7 @@ fn untold(device: &DeviceProgram) -> DeviceStatus {
         errors: 0,
         resent: 0,
         hedges: program::HedgeStatus::default(),
+        budget: program::BudgetStatus::default(),
         paths: device.paths.iter().map(path).collect(),
     }
 }

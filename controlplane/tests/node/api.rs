@@ -226,6 +226,8 @@ fn metrics_are_valid_and_labelled() {
         "holdfast_path_reads_total{device=\"x/y z\",path=\"p 1\"} 10.0",
         "holdfast_device_size_bytes{device=\"vol0\"} 1073741824.0",
         "holdfast_path_service_seconds{device=\"vol0\",path=\"b\",quantile=\"0.99\"} 0.0025",
+        "holdfast_device_delayed_requests_total{device=\"vol0\",path=\"a\",rule=\"W16\"} 3.0",
+        "holdfast_device_delay_excess_seconds_total{device=\"vol0\",path=\"a\",rule=\"W16\"} 1.5",
         "holdfast_program_generation 1.0",
         "# TYPE holdfast_path_errors counter",
     ] {

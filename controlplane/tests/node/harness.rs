@@ -14,8 +14,8 @@ use controlplane::services::{ConfigFile, ReportSink, first_program, reports};
 use controlplane::state::StateDir;
 use controlplane::{CommandFailed, ControlPlane, DataPlane, Startup};
 use program::{
-    Access, ControlCommand, DeviceState, DeviceStatus, Fence, PathState, PathStatus, Program, SECOND,
-    SessionStatus,
+    Access, BudgetCause, BudgetStatus, ControlCommand, DeviceExplanation, DeviceState, DeviceStatus, Fence,
+    PathState, PathStatus, Program, SECOND, SessionStatus,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +45,7 @@ uri = "nbd://10.0.1.5/other"
 pub(crate) struct Fake {
     pub(crate) commands: Mutex<Vec<ControlCommand>>,
     pub(crate) statuses: Mutex<Vec<DeviceStatus>>,
+    pub(crate) explanations: Mutex<Vec<DeviceExplanation>>,
     pub(crate) refuse: Mutex<bool>,
     /// While set, snapshots do not return.
     stuck: Mutex<bool>,
@@ -65,6 +66,15 @@ impl DataPlane for Fake {
         }
         self.commands.lock().unwrap().push(command);
         Ok(())
+    }
+
+    fn explain(&self, device: &str, _timeout: Duration) -> Option<DeviceExplanation> {
+        let mut stuck = self.stuck.lock().unwrap();
+        while *stuck {
+            stuck = self.freed.wait(stuck).unwrap();
+        }
+        let known = self.explanations.lock().unwrap();
+        known.iter().find(|known| known.name == device).cloned()
     }
 
     fn snapshot(&self, _timeout: Duration) -> Vec<DeviceStatus> {
@@ -240,6 +250,18 @@ pub(crate) fn status(device: &program::DeviceProgram, state: PathState) -> Devic
         errors: 0,
         resent: 4,
         hedges: program::HedgeStatus { sent: 9, won: 5, lost: 3, refused: 2 },
+        budget: BudgetStatus {
+            bound: SECOND,
+            requests: 300,
+            causes: vec![BudgetCause {
+                path: Some("a".to_owned()),
+                rule: "W16",
+                unavailable: 0,
+                delayed: 3,
+                excess: 1_500_000_000,
+                worst: 2 * SECOND,
+            }],
+        },
         paths: device.paths.iter().map(path).collect(),
     }
 }

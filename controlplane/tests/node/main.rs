@@ -2,5 +2,6 @@
 //! A whole control plane over a fake data plane: API, events, reload, recording.
 
 mod api;
+mod explain;
 mod harness;
 mod reload;

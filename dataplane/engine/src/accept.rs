@@ -70,6 +70,7 @@ impl Engine {
             error: None,
             range: None,
             started: false,
+            moved_by: None,
         })
     }
 
@@ -114,6 +115,7 @@ impl Engine {
             self.start_request(key);
         } else {
             request.state = RequestState::Blocked;
+            self.note_blocked(key);
         }
     }
 

@@ -290,7 +290,9 @@ impl Engine {
     fn note_held(&mut self) {
         let trusted =
             |path: &usize| self.paths[*path].lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());
-        if self.active.members.iter().any(trusted) {
+        let served = self.active.members.iter().any(trusted);
+        self.note_served(served);
+        if served {
             self.held_since = None;
             self.failed = false;
         } else {

@@ -266,6 +266,7 @@ impl Engine {
 
     fn piece_error(&mut self, answered: &Answered, errno: Errno) {
         let key = answered.piece;
+        self.blame_rule(answered.path, "W7");
         let class = match classify_errno(errno.to_wire()) {
             FaultClass::RequestError | FaultClass::Capacity if !self.rules.w7_definite_errors => {
                 FaultClass::StorageError
@@ -356,6 +357,7 @@ impl Engine {
     /// Takes a path out until its canaries are good again.
     pub(crate) fn sicken(&mut self, path: usize, text: String) {
         self.decide_sick(path);
+        self.blame_rule(path, "W7");
         let path = &mut self.paths[path];
         path.sick = true;
         path.probation = None;
@@ -373,6 +375,7 @@ impl Engine {
         }
         piece.resent = true;
         self.counters.resent += 1;
+        self.note_moved(key);
         self.set_piece_state(key, PieceState::Queued);
         self.enqueue(key, true);
     }
@@ -432,7 +435,10 @@ impl Engine {
             self.part_from(piece, request.range.filter(|_| stays));
         }
         match request.origin {
-            Origin::Host => self.answer_host(&request, kept),
+            Origin::Host => {
+                self.note_answered(&request);
+                self.answer_host(&request, kept);
+            }
             Origin::OwnFlush => self.own_flush_done(good),
             Origin::Replay(_) => {}
         }

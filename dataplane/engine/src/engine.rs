@@ -19,6 +19,7 @@
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
 //! | `hedge` | second copies of late reads | W2 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
+//! | `budget` | what failures cost, and whose they were | |
 //! | `decide` | why: what is kept of each decision | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
 //! | `reload` | a changed program, operator's commands | |
@@ -31,10 +32,12 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use policies::{Candidate, Explain, Failback, Selector};
+use policies::limits::BUDGET_DELAY_BOUND;
+use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector};
 use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
+use crate::budget::Outage;
 use crate::decide::Grouping;
 use crate::doubt::Doubt;
 use crate::fence::Kill;
@@ -129,6 +132,11 @@ pub struct Engine {
     pub(crate) last_request: Option<Nanos>,
     pub(crate) next_tick: Nanos,
     pub(crate) counters: Counters,
+    pub(crate) budget: ErrorBudget,
+    /// What was last to blame, and in which turn.
+    pub(crate) blamed: Option<(u64, Cause)>,
+    /// The last time without a path.
+    pub(crate) outage: Option<Outage>,
     /// The last decisions, and which paths they said carry I/O.
     pub(crate) explain: Explain,
     pub(crate) grouping: Grouping,
@@ -185,12 +193,16 @@ impl Engine {
             last_request: None,
             next_tick: now,
             counters: Counters::default(),
+            budget: ErrorBudget::new(BUDGET_DELAY_BOUND),
+            blamed: None,
+            outage: None,
             explain: Explain::new(0),
             grouping: Grouping::default(),
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
             granted: Vec::new(),
         };
+        engine.begin_outage(Cause { path: None, rule: "start" });
         for index in 0..engine.program.paths.len() {
             engine.add_path(index);
         }

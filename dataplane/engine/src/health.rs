@@ -241,8 +241,10 @@ impl Engine {
             self.paths[path].explain(rule, text);
             self.paths[path].errors += 1;
             self.decide_suspect(slot, cause, last);
+            self.blame(path);
             self.regroup();
         }
+        self.blame(path);
         if last {
             // Nowhere to go: it is shown, and used all the same (W15).
             return;

@@ -153,6 +153,7 @@ impl Engine {
         path.reconnect_at = retry;
         let lanes = path.lanes.clone();
         self.decide_refused(slot, rule, REFUSED_RETRY);
+        self.blame(index);
         // What one lane learned holds for the path: none of its lanes carries on.
         for slot in lanes {
             if self.lane_at(slot).state != LaneState::Zombie {
@@ -245,6 +246,7 @@ impl Engine {
         self.paths[path].failed_before = true;
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
         self.decide_leaving(path, LEAVING_RETRY);
+        self.blame(path);
         self.regroup();
     }
 
@@ -271,6 +273,7 @@ impl Engine {
             return;
         }
         self.note_fault(&lane, fault);
+        self.blame(index);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
         let finished = lane.finished || *fault == LaneFault::Drained;
         // What is in doubt comes first, then what of a cache is lost: a lost identity read may
@@ -403,6 +406,7 @@ impl Engine {
     pub(crate) fn give_up(&mut self, slot: u16) {
         let now = self.now;
         self.decide_give_up(slot);
+        self.blame(self.lane_at(slot).path);
         let lane = self.lane_at_mut(slot);
         lane.state = LaneState::Zombie;
         lane.given_up_at = now;

@@ -14,6 +14,7 @@ extern crate alloc;
 mod accept;
 mod action;
 mod active;
+mod budget;
 mod check;
 mod compact;
 mod complete;

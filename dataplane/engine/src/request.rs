@@ -78,6 +78,8 @@ pub(crate) struct Request {
     pub(crate) range: Option<Key>,
     /// A piece of it has been on a lane.
     pub(crate) started: bool,
+    /// Why it was last moved or had to wait, if a failure did that.
+    pub(crate) moved_by: Option<policies::Cause>,
 }
 
 /// Whether a piece needs a lane.

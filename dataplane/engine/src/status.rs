@@ -46,6 +46,7 @@ impl Engine {
             errors: self.counters.errors,
             resent: self.counters.resent,
             hedges: self.hedges.status(),
+            budget: self.budget_status(now),
             paths: self
                 .paths
                 .iter()

@@ -8,7 +8,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Access, DeviceState, Nanos, PathState};
+use crate::{Access, BudgetStatus, DeviceState, Nanos, PathState};
 
 /// Unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,10 @@ pub struct DeviceExplanation {
     pub now: Nanos,
     /// State of the device.
     pub state: DeviceState,
+    /// Why it is in that state now: the figures of this moment.
+    pub present: Decision,
+    /// What failures cost its hosts since the device was made.
+    pub budget: BudgetStatus,
     /// The last decisions about the device as a whole, oldest first.
     pub decisions: Vec<Decision>,
     /// Paths in configuration order.
@@ -110,6 +114,8 @@ pub struct PathExplanation {
     pub access: Access,
     /// What was last seen of it, for an operator; empty when up.
     pub reason: String,
+    /// Why it is in that state now: the figures of this moment.
+    pub present: Decision,
     /// The last decisions about it, oldest first.
     pub decisions: Vec<Decision>,
 }

@@ -34,7 +34,8 @@ pub use node::{Exports, Listener, NodeProgram, Program, REACTOR_MEMORY_BYTES_MIN
 pub use path::{PathProgram, Portal, Target};
 pub use report::{Report, ReportKind};
 pub use status::{
-    Access, DeviceState, DeviceStatus, Fence, HedgeStatus, PathState, PathStatus, SessionClaim, SessionStatus,
+    Access, BudgetCause, BudgetStatus, DeviceState, DeviceStatus, Fence, HedgeStatus, PathState, PathStatus,
+    SessionClaim, SessionStatus,
 };
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, less the pauses of our own process (rule W17).

@@ -47,6 +47,8 @@ pub struct DeviceStatus {
     pub resent: u64,
     /// Second copies of late reads.
     pub hedges: HedgeStatus,
+    /// What failures cost its hosts since the device was made.
+    pub budget: BudgetStatus,
     /// Paths in configuration order.
     pub paths: Vec<PathStatus>,
 }
@@ -63,6 +65,48 @@ pub struct HedgeStatus {
     pub lost: u64,
     /// Not sent although the read was late: no budget, no memory, or every path slow.
     pub refused: u64,
+}
+
+/// What failures cost the hosts of a device, by cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BudgetStatus {
+    /// A request answered later than this after it came is delayed.
+    pub bound: Nanos,
+    /// Host requests answered, in time or not.
+    pub requests: u64,
+    /// At most 33: causes beyond 32 share one, rule `other`.
+    pub causes: Vec<BudgetCause>,
+}
+
+impl BudgetStatus {
+    /// All causes together; `worst` is the longest.
+    pub fn total(&self) -> BudgetCause {
+        self.causes.iter().fold(BudgetCause::default(), |sum, it| BudgetCause {
+            path: None,
+            rule: "",
+            unavailable: sum.unavailable.saturating_add(it.unavailable),
+            delayed: sum.delayed.saturating_add(it.delayed),
+            excess: sum.excess.saturating_add(it.excess),
+            worst: sum.worst.max(it.worst),
+        })
+    }
+}
+
+/// What one cause cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BudgetCause {
+    /// Path to blame; `None`: no single one.
+    pub path: Option<String>,
+    /// Rule that dealt with it; `storage`: nothing failed, it was slow; `start`: no path yet.
+    pub rule: &'static str,
+    /// Time in which a request would have had no path to go to.
+    pub unavailable: Nanos,
+    /// Requests answered later than the bound.
+    pub delayed: u64,
+    /// Sum of their waits beyond the bound.
+    pub excess: Nanos,
+    /// The longest wait of one.
+    pub worst: Nanos,
 }
 
 /// Overall state of a device.

@@ -2,7 +2,7 @@
 //! Mail: from the control plane, other reactors, helper threads.
 
 use engine::Event;
-use program::DeviceStatus;
+use program::{DeviceExplanation, DeviceStatus};
 
 use crate::mailbox::Mail;
 use crate::reactor::Reactor;
@@ -42,11 +42,17 @@ impl Reactor {
             }
             // Whoever asked may have given up waiting.
             Mail::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Mail::Explain(device, answer) => drop(answer.send(self.explain(&device))),
             Mail::Directory => self.handshakes_look_again(),
             Mail::Job(done) => self.job_done(done),
             Mail::Shutdown(bound) => self.stop(bound),
             Mail::StopHidden => self.stop_hidden(),
         }
+    }
+
+    fn explain(&self, name: &str) -> Option<DeviceExplanation> {
+        let device = self.devices.get(self.device_named(name)?)?;
+        Some(device.engine.explain(self.clock.now()))
     }
 
     fn snapshot(&self) -> Vec<DeviceStatus> {

@@ -346,6 +346,7 @@ impl Engine {
 
     /// An operator's command.
     pub(crate) fn decide_command(&mut self, path: usize, what: &'static str, until: &'static str) {
+        self.blame_rule(path, "operator");
         let in_flight: u32 = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot).in_flight).sum();
         let decision = self
             .on_path(path, what, "operator")

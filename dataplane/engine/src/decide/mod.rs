@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `lanes` | suspicion, giving up, reconnects, identity, probation, errors, commands |
 //! | `writes` | copies in doubt, quarantines, gates, ghosts, caches, our own restart |
+//! | `present` | not a decision: why things stand as they do now, worked out when asked |
 //! | `group` | which paths carry I/O, failback, switches, the hold |
 //!
 //! A decision that is new (not the last one about its subject once more) is also reported, so
@@ -18,6 +19,7 @@
 
 mod group;
 mod lanes;
+mod present;
 mod writes;
 
 use alloc::boxed::Box;
@@ -60,6 +62,8 @@ impl Engine {
             name: self.program.name.clone(),
             now,
             state: self.device_state(),
+            present: self.told(&self.device_now(now)),
+            budget: self.budget_status(now),
             decisions: of(Subject::Device),
             paths: standing
                 .map(|(index, path)| PathExplanation {
@@ -67,6 +71,7 @@ impl Engine {
                     state: path.state,
                     access: path.access,
                     reason: path.reason.clone(),
+                    present: self.told(&self.path_now(index, now)),
                     decisions: of(Subject::Path(index)),
                 })
                 .collect(),

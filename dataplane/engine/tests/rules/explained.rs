@@ -253,3 +253,61 @@ fn what_is_kept_is_bounded() {
     }
     assert_eq!(of_device(&s).len(), 64);
 }
+
+/// For each state of a path there is a reason of this moment, with what would change it.
+#[test]
+fn every_state_has_its_present_reason() {
+    let now = |s: &Script, path: usize| s.engine.explain(s.now).paths[path].clone();
+    let check = |s: &Script, path: usize, state: &str, what: &str, rule: &str| {
+        let found = now(s, path);
+        assert_eq!(
+            (found.state.as_str(), found.present.what, found.present.rule),
+            (state, what, rule),
+            "{found:#?}"
+        );
+        assert!(!found.present.until.is_empty(), "{found:#?}");
+        found.present
+    };
+    let mut program = device(2);
+    program.paths[1].priority = 10;
+    let mut s = Script::new(&program);
+    check(&s, 0, "down", "not connected; an attempt is under way", "3.5");
+    assert_eq!(s.engine.explain(s.now).present.what, "no path has told its size yet");
+    s.open_all(&offer());
+    check(&s, 0, "up", "carries requests", "3.4");
+    let standby = check(&s, 1, "standby", "stands by", "3.4");
+    assert_eq!(figure(&standby, "priority"), (10, Some((Comparison::AtLeast, 50))));
+    assert_eq!(s.engine.explain(s.now).present.what, "every path is in order");
+    // Suspect, while it lasts.
+    s.request(Read, 0, 4096);
+    let stuck = s.take();
+    s.wait_alive(1_200 * MILLISECOND, |sent| sent.path != stuck.path);
+    // The read was moved by then; what is still unanswered is the canary.
+    let suspect = check(&s, 0, "down", "suspect: a canary read is unanswered", "W15");
+    assert!(figure(&suspect, "suspect for").0 < 300 * MILLISECOND);
+    s.answer(stuck, Ok(()));
+    find(&of_path(&s, 0), "trust again");
+    // Lost, waiting, back on probation.
+    s.reset(0);
+    s.wait_alive(SECOND, |_| true);
+    s.refuse_connect(0);
+    let waits = check(&s, 0, "down", "not connected; waiting before the next attempt", "3.5");
+    assert!(figure(&waits, "next attempt in").0 > 0);
+    s.wait_alive(SECOND, |_| true);
+    s.open_path(0, offer());
+    let probation = check(&s, 0, "probation", "on probation after a failure", "probation");
+    assert_eq!(figure(&probation, "good canary reads in a row").0, 0);
+    s.wait_alive(SECOND, |_| true);
+    let share = check(&s, 0, "probation", "on probation after a failure", "probation");
+    assert_eq!(figure(&share, "share of the requests now").0, 50_000);
+    let left = figure(&share, "full share in").0;
+    assert!(left > 0 && left < 10 * SECOND);
+    // Commands.
+    s.event(Event::Path { path: 1, command: PathCommand::Drain });
+    check(&s, 1, "drained", "taken out by `path drain`", "operator");
+    s.event(Event::Path { path: 0, command: PathCommand::Fail });
+    check(&s, 0, "down", "taken out by `path fail`", "operator");
+    let held = s.engine.explain(s.now);
+    assert_eq!((held.state.as_str(), held.present.rule), ("held", "3.7"));
+    assert_eq!(figure(&held.present, "for").1, Some((Comparison::Below, 600 * SECOND)));
+}
