@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `holdfast status` for people.
 
-use controlplane::api::{CostDocument, DeviceDocument, PathDocument, StatusDocument};
+use controlplane::api::{BudgetDocument, CostDocument, DeviceDocument, PathDocument, StatusDocument};
 use controlplane::config::{format_duration, format_size};
 
 /// The node in a line, then its devices.
@@ -73,14 +73,30 @@ fn device(device: &DeviceDocument) -> String {
             clean(&device.name)
         ));
     }
-    lines.extend(budget(&device.budget.total, device.budget.bound_ms).map(|cost| format!("  {cost}")));
+    lines
+        .extend(budget(&of_failures(&device.budget), device.budget.bound_ms).map(|cost| format!("  {cost}")));
     lines.extend(columns(&device.paths));
     lines.join("\n") + "\n"
 }
 
+/// All causes together but the start of the node, which is no failure.
+fn of_failures(budget: &BudgetDocument) -> CostDocument {
+    let failures = budget.causes.iter().filter(|cause| cause.rule != "start");
+    failures.fold(CostDocument::default(), |sum, cause| CostDocument {
+        unavailable_ms: sum.unavailable_ms + cause.unavailable_ms,
+        delayed: sum.delayed + cause.delayed,
+        excess_ms: sum.excess_ms + cause.excess_ms,
+        worst_ms: sum.worst_ms.max(cause.worst_ms),
+        ..sum
+    })
+}
+
 /// What failures cost, if they cost anything: `no path for 3.2 s; 12 requests above 1 s, 4.5 s in all, worst 2.1 s`.
 pub(crate) fn budget(cost: &CostDocument, bound_ms: u64) -> Option<String> {
-    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let seconds = |ms: u64| match ms {
+        0..1000 => format!("{ms} ms"),
+        _ => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+    };
     let away = (cost.unavailable_ms > 0).then(|| format!("no path for {}", seconds(cost.unavailable_ms)));
     let late = (cost.delayed > 0).then(|| {
         format!(
@@ -203,6 +219,28 @@ mod tests {
             ..NodeDocument::default()
         };
         StatusDocument { node, devices: vec![device], ..StatusDocument::default() }
+    }
+
+    #[test]
+    fn failures_are_shown_with_what_they_cost() {
+        let cause = |rule: &str, unavailable_ms, delayed| CostDocument {
+            rule: rule.to_owned(),
+            unavailable_ms,
+            delayed,
+            excess_ms: delayed * 500,
+            worst_ms: if delayed > 0 { 2_050 } else { 0 },
+            path: None,
+        };
+        let mut budget =
+            BudgetDocument { causes: vec![cause("start", 9_000, 0)], ..BudgetDocument::default() };
+        assert_eq!(super::budget(&of_failures(&budget), 1000), None, "a start is no failure");
+        budget.causes.extend([cause("W15", 0, 3), cause("3.5", 40, 0)]);
+        assert_eq!(
+            super::budget(&of_failures(&budget), 1000).as_deref(),
+            Some(
+                "no path for 40 ms; 3 requests took longer than 1.0 s, 1.5 s beyond it in all, the worst 2.0 s"
+            )
+        );
     }
 
     #[test]

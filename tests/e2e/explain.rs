@@ -111,7 +111,7 @@ fn a_dead_server_and_no_path_at_all_are_explained_and_accounted() {
 #[test]
 fn commands_are_explained() {
     let rig = RigOptions::new(2).start();
-    rig.await_all_in_use();
+    rig.node.await_state(DEVICE, "a", "up");
     rig.node.path_command("drain", DEVICE, "a");
     await_present(&rig, "a", "drained", "path drain");
     rig.node.path_command("fail", DEVICE, "a");

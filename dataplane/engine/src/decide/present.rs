@@ -145,7 +145,9 @@ impl Engine {
                 .refused("use it", "every request on it would have to be sent again")
                 .until("three good canary reads in a row");
         }
-        if let Some((lane, suspicion)) = lanes().find_map(|lane| lane.suspicion.map(|it| (lane, it))) {
+        // One that was given up is suspect for good; the path has left it behind.
+        let used = || lanes().filter(|lane| lane.state == LaneState::Up);
+        if let Some((lane, suspicion)) = used().find_map(|lane| lane.suspicion.map(|it| (lane, it))) {
             return self.suspect_now(lane, suspicion, now);
         }
         let found = |state| lanes().find(|lane| lane.state == state);
@@ -199,8 +201,11 @@ impl Engine {
 
     fn unconnected_now(&self, index: usize, now: Nanos, opening: Option<&Lane>) -> Decision {
         let path = &self.paths[index];
+        let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot));
+        let old = lanes.filter(|lane| lane.state == LaneState::Zombie).count() as u64;
         let about = |what| {
             Decision::new(now, Subject::Path(index), what, "3.5")
+                .count("old connections kept for late replies", old, Limit::Informs)
                 .count("attempts since it last worked", u64::from(path.backoff.attempts()), Limit::Informs)
                 .refused("give the path up", "a configured path is tried for ever")
         };
