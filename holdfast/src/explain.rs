@@ -138,6 +138,7 @@ fn page(rule: &str) -> Option<(&'static str, &'static str)> {
         "3.5" => ("when a path is connected again", "policies/backoff.md"),
         "3.7" => ("no path at all", "configuration.md"),
         "3.8" => ("is it the same device", "fault-model.md"),
+        "hedge" | "W2" => ("late reads sent to a second path", "policies/hedge.md"),
         "failback" => ("when a better group takes over", "policies/failback.md"),
         "probation" => ("how a path earns its share", "policies/probation.md"),
         "operator" => ("a command", "cli.md"),

@@ -180,6 +180,12 @@ impl Engine {
                 GIVE_UP,
                 "a reply on the connection; else it is given up at the limit and the path connects anew",
             ),
+            Cause::Outrun => (
+                "suspect: other paths answered its late reads first",
+                "hedge",
+                GIVE_UP,
+                "a reply on the connection; else it is given up at the limit and the path connects anew",
+            ),
             Cause::CanaryOverdue => (
                 "suspect: a canary read is unanswered",
                 "W15",
