@@ -9,13 +9,14 @@
 
 use std::time::{Duration, Instant};
 
-use tests_support::holdfast::{Config, Device, Node};
+use tests_support::holdfast::{Config, Device, Gate, Node};
 use tests_support::servers::NbdServer;
 use tests_support::wire::{Client, errno};
-use tests_support::{Endpoint, Stamp, TestDir, loopback, wait};
+use tests_support::{Endpoint, Stamp, TestDir, loopback, server_queues, wait};
 
 const BLOCK: usize = 4096;
 const OFFSET: u64 = 64 * BLOCK as u64;
+const X: Stamp = Stamp { writer: 0xe, sequence: 1 };
 const A: Stamp = Stamp { writer: 0xa, sequence: 1 };
 const B: Stamp = Stamp { writer: 0xb, sequence: 2 };
 /// How long the server is stopped.
@@ -29,7 +30,14 @@ struct Case {
     during: Option<u32>,
 }
 
-const CASES: [Case; 4] = [
+/// The times of an operator who sets none.
+const DEFAULTS: &[&str] = &[
+    r#"canary = { interval = "1s", idle = "10s", deadline = "1s" }"#,
+    r#"deadline = { read = "1s", write = "2s" }"#,
+];
+
+const CASES: [Case; 5] = [
+    Case { name: "default", keys: DEFAULTS, during: None },
     Case { name: "assume", keys: &[r#"quiesce = "2s""#], during: None },
     Case { name: "hold", keys: &[r#"quiesce = "2s""#, r#"unproven = "hold""#], during: None },
     Case {
@@ -88,6 +96,12 @@ fn site() -> Site {
 fn a_server_stopped_for_a_minute_resurrects_nothing() {
     let site = site();
     let mut hosts: Vec<Client> = CASES.iter().map(|case| site.node.open(case.name)).collect();
+    // Something is flushed, and path `a` has answered since path `b` is there: what has one cache is
+    // known to have it.
+    for host in &mut hosts {
+        assert_eq!(host.write(0, &X.fill(0, BLOCK)).expect("all is well").error, 0);
+        assert_eq!(host.flush().expect("all is well").error, 0);
+    }
     let stopped = Instant::now();
     site.stalled.stop_children();
     // All at once: a canary soon tells that the server is not well.
@@ -124,6 +138,50 @@ fn a_server_stopped_for_a_minute_resurrects_nothing() {
         assert_eq!(told(&site, case, "quarantine_unproven"), without_proof, "{}: release", case.name);
         assert_eq!(told(&site, case, "ghost_repaired"), without_proof, "{}: repair", case.name);
     }
+}
+
+/// The same with gates: their word is there at once, for any length of the stop, and the gate that
+/// was stopped drops what it had not begun.
+#[test]
+fn a_gate_stopped_for_a_minute_keeps_nobody_waiting() {
+    let name = "gates";
+    let dir = TestDir::new();
+    let exports = [(name.to_owned(), dir.patterned_image(name, 4 << 20, 9))];
+    let [first, second] = [10809, 10810].map(|port| Endpoint::tcp(loopback(), port));
+    let stalled = Gate::start(&dir, "gate-a", std::slice::from_ref(&first), &exports);
+    let _other = Gate::start(&dir, "gate-b", std::slice::from_ref(&second), &exports);
+    let device = Device::new(name)
+        .key(r#"policy = "active-passive""#)
+        .key(r#"failback = "manual""#)
+        .key(r#"quiesce = "10min""#)
+        .path("a", &first.uri(name))
+        .path_key("priority = 60")
+        .path("b", &second.uri(name))
+        .path_key("priority = 40");
+    let node = Node::start(&dir, &Config::new(&dir).device(device));
+    node.await_state(name, "a", "up");
+    node.await_state(name, "b", "standby");
+    let mut host = node.open(name);
+
+    let stopped = Instant::now();
+    stalled.stop();
+    host.submit_write(OFFSET, &A.fill(OFFSET, BLOCK)).expect("the socket takes it");
+    wait::until_true("A to be in the queue of the gate that is stopped", || {
+        server_queues(stalled.endpoint()).iter().any(|queues| queues.receive_bytes > BLOCK as u64)
+    });
+    assert_eq!(host.reply(|_| 0).expect("answered through the other path").error, 0, "A");
+    assert_eq!(host.write(OFFSET, &B.fill(OFFSET, BLOCK)).expect("nothing is in doubt").error, 0, "B");
+    assert_eq!(host.flush().expect("a path is there").error, 0);
+    assert!(stopped.elapsed() < STOP, "the gate's word took {} s", stopped.elapsed().as_secs());
+    wait::pass(STOP.saturating_sub(stopped.elapsed()));
+    stalled.go_on();
+    node.await_state(name, "a", "standby");
+    let disk = std::fs::read(dir.join(name)).expect("it is there");
+    let found = Stamp::check(OFFSET, &disk[OFFSET as usize..OFFSET as usize + BLOCK]);
+    assert_eq!(found, Ok(B), "the storage holds the older write");
+    let events = node.events_after(0);
+    assert!(events.iter().any(|event| event.name == "session_fenced"), "no gate finished A's session");
+    assert!(events.iter().all(|event| event.name != "quarantine_unproven"), "a timer let B go");
 }
 
 fn told(site: &Site, case: &Case, event: &str) -> bool {

@@ -2,7 +2,7 @@
 //! Holdfast itself is killed: what its old process had under way must not surface later
 //! (rules W1, W10).
 
-use tests_support::holdfast::{Config, Device, Node};
+use tests_support::holdfast::{Config, Device, Gate, Node};
 use tests_support::servers::{NbdServer, Trace};
 use tests_support::{
     Endpoint, Fabric, LinkFault, Relay, Stamp, TestDir, client_queues, loopback, server_queues, wait,
@@ -127,6 +127,54 @@ fn what_the_old_process_sent_never_wins() {
     }
     node.await_event(0, "recovered_unproven", |event| event.name == "recovered_unproven");
     assert_eq!(host.flush().expect("a path is there").error, 0);
+    let disk = std::fs::read(&image).expect("it is there");
+    let found = Stamp::check(offset(0), &disk[offset(0) as usize..offset(0) as usize + BLOCK]);
+    assert_eq!(found, Ok(B), "the storage holds what the old process sent");
+}
+
+/// With gates that share a register the new process's claim ends the old one's sessions at all of
+/// them: the gate that has A may go on at any time, here long after the wait of a crash is over.
+#[test]
+fn what_the_old_process_sent_through_a_gate_never_lands() {
+    let dir = TestDir::new();
+    let image = dir.patterned_image("image", 4 << 20, 6);
+    let exports = [(DEVICE.to_owned(), image.clone())];
+    let [first, second] = [10809, 10810].map(|port| Endpoint::tcp(loopback(), port));
+    let stalled = Gate::start(&dir, "gate-a", std::slice::from_ref(&first), &exports);
+    let _other = Gate::start(&dir, "gate-b", std::slice::from_ref(&second), &exports);
+    let device = Device::new(DEVICE)
+        .key(r#"policy = "active-passive""#)
+        .key(r#"quiesce = "2s""#)
+        .path("a", &first.uri(DEVICE))
+        .path_key("priority = 60")
+        .path("b", &second.uri(DEVICE))
+        .path_key("priority = 40");
+    let config = Config::new(&dir).device(device);
+    let mut node = Node::start(&dir, &config);
+    node.await_state(DEVICE, "a", "up");
+    node.await_state(DEVICE, "b", "standby");
+    let mut host = node.open(DEVICE);
+    stalled.stop();
+    host.submit_write(offset(0), &A.fill(offset(0), BLOCK)).expect("the socket takes it");
+    wait::until_true("A to be in the queue of the gate that is stopped", || {
+        server_queues(stalled.endpoint()).iter().any(|queues| queues.receive_bytes > BLOCK as u64)
+    });
+    node.process().kill();
+    drop(node);
+
+    let node = Node::start(&dir, &config);
+    let mut host = node.open(DEVICE);
+    for stamp in [A, B] {
+        let reply = host.write(offset(0), &stamp.fill(offset(0), BLOCK)).expect("the other gate is there");
+        assert_eq!(reply.error, 0);
+    }
+    assert_eq!(host.flush().expect("a path is there").error, 0);
+    // The reset of the killed process came after A: the gate finds both.
+    stalled.go_on();
+    node.await_path(DEVICE, "a", "to be usable", |path| path.is_up() || path.state == "standby");
+    wait::until_true("the gate to have read all that was sent", || {
+        server_queues(stalled.endpoint()).iter().all(|queues| queues.receive_bytes == 0)
+    });
     let disk = std::fs::read(&image).expect("it is there");
     let found = Stamp::check(offset(0), &disk[offset(0) as usize..offset(0) as usize + BLOCK]);
     assert_eq!(found, Ok(B), "the storage holds what the old process sent");

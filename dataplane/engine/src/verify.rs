@@ -17,6 +17,8 @@
 //! | none, nothing known | no path was ever accepted, or this one was | accepted |
 //! | none, nothing known | another path was accepted before | unproven |
 //!
+//! A live path whose reads of every block fail is no reference: then the rows below hold.
+//!
 //! A declared `id`, and a device whose only path is local, need no proof.
 //!
 //! Known samples are digests of non-uniform blocks. A host write to a sample
@@ -122,8 +124,10 @@ impl Identity {
 #[derive(Debug)]
 pub(crate) struct Verify {
     places: Vec<u64>,
-    /// Some were quarantined: look again without waiting for a write.
+    /// Some were left out: look again without waiting for a write.
     skipped: bool,
+    /// The reference could not read one.
+    reference_failed: bool,
     at: usize,
     round: u32,
     lock: Option<Key>,
@@ -157,7 +161,11 @@ impl Engine {
         }
         let size = self.lane_at(slot).offer().size_bytes;
         self.identity.spread(self.geometry.map_or(size, |geometry| geometry.size_bytes));
-        let live = self.reference_for(slot).is_some();
+        self.verify_against(slot, self.reference_for(slot).is_some());
+    }
+
+    /// Begins to compare with an accepted path (`live`), or with what is known.
+    fn verify_against(&mut self, slot: u16, live: bool) {
         let (places, skipped) = self.places(live);
         let round = self.lane_at(slot).verify.as_ref().map_or(0, |verify| verify.round) + 1;
         let writes_seen = self.identity.writes;
@@ -167,6 +175,7 @@ impl Engine {
         lane.verify = Some(Verify {
             places,
             skipped,
+            reference_failed: false,
             at: 0,
             round,
             lock: None,
@@ -320,6 +329,7 @@ impl Engine {
     fn verify_failed_read(&mut self, slot: u16, reference: bool) {
         if reference {
             // Inconclusive: this block says nothing now; go on with the next.
+            self.verify_of(slot).reference_failed = true;
             self.skip_place(slot);
         } else {
             let path = self.lane_at(slot).path;
@@ -376,6 +386,7 @@ impl Engine {
         let path = self.lane_at(slot).path;
         let verify = self.verify_of(slot);
         let (live, proof, differs, compared) = (verify.live, verify.proof, verify.differs, verify.equal);
+        let no_reference = live && compared == 0 && verify.reference_failed;
         match (live, proof, differs) {
             (true, _, Some(offset)) => self.refuse(
                 slot,
@@ -388,6 +399,7 @@ impl Engine {
                 format!("identity: it leads to other data, the block at {offset} differs from the identity record (declare `id`, or remove the record in state_dir, if this is intended)"),
             ),
             (_, true, _) => self.lane_accepted(slot),
+            (true, false, None) if no_reference => self.verify_against(slot, false),
             (true, false, None) if compared > 0 && self.paths[path].proven => self.lane_accepted(slot),
             (false, false, None) if self.may_start_blind(path) => self.lane_accepted(slot),
             _ => self.unproven(slot, compared),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use tests_support::holdfast::PathStatus;
 use tests_support::wait;
 
 use super::hosts::{Hosts, Progress};
@@ -190,16 +191,19 @@ impl Run {
     /// Waits until a path is fit to be the last one: it carries requests, or stands by.
     fn await_back(&self, path: usize) {
         let name = PATHS[path];
-        if self.policy == Policy::ActivePassive {
-            self.rig.node.await_path(DEVICE, name, "to be fit again", |status| {
-                ["up", "standby", "probation"].contains(&status.state.as_str())
+        // Late replies on an old connection count as completed, too.
+        let fit = |status: &PathStatus| match status.state.as_str() {
+            "up" | "standby" => true,
+            "probation" => status.access != "unavailable",
+            _ => false,
+        };
+        self.rig.node.await_path(DEVICE, name, "to be fit again", fit);
+        if self.policy == Policy::ActiveActive {
+            let before = self.rig.node.path(DEVICE, name).completed();
+            self.rig.node.await_path(DEVICE, name, "to carry requests again", |status| {
+                fit(status) && status.completed() > before + 20
             });
-            return;
         }
-        let before = self.rig.node.path(DEVICE, name).completed();
-        self.rig
-            .node
-            .await_path(DEVICE, name, "to carry requests again", |status| status.completed() > before + 20);
     }
 
     fn act(&mut self, act: Act) {

@@ -13,8 +13,21 @@ pub struct Gate {
 
 impl Gate {
     /// Exports each volume (name, and a file or the URI of an NBD server) at all of these addresses.
+    ///
+    /// All gates of a test that are started so share the registers, as on one storage host.
     pub fn start(dir: &TestDir, name: &str, endpoints: &[Endpoint], exports: &[(String, String)]) -> Self {
-        let mut gate = command(&["gate", "--reactors", "1", "--state-dir", &dir.text("registers")]);
+        Self::start_on_host(dir, "registers", name, endpoints, exports)
+    }
+
+    /// The same with registers of its own, as a gate of another storage host has.
+    pub fn start_on_host(
+        dir: &TestDir,
+        host: &str,
+        name: &str,
+        endpoints: &[Endpoint],
+        exports: &[(String, String)],
+    ) -> Self {
+        let mut gate = command(&["gate", "--reactors", "1", "--state-dir", &dir.text(host)]);
         for endpoint in endpoints {
             let Endpoint::Tcp(address) = endpoint else { panic!("a gate is used over TCP here") };
             gate = gate.args(["--listen".to_owned(), address.to_string()]);

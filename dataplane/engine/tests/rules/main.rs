@@ -568,6 +568,43 @@ fn a_path_that_answers_eio_keeps_no_other_one_out() {
     assert_ne!(s.state(2), "unproven", "{}", s.reason(2));
 }
 
+/// 3.8: where it is the only other path, what is known of the content decides: a path that was proven
+/// before comes back, one that leads to other data does not.
+#[test]
+fn a_reference_that_cannot_be_read_is_none() {
+    let geometry = Script::up(&device(1)).engine.geometry().expect("known once a path is up");
+    let recorded = Some(program::Recorded { geometry, samples: vec![(0, 1)] });
+    for (shift, states) in [(0, ["up", "probation"]), (7, ["refused", "refused"])] {
+        let mut s = Script::new(&DeviceProgram { identity: None, recorded: recorded.clone(), ..device(2) });
+        let mut failing = false;
+        let answer = |s: &mut Script, failing: bool, shift: u128| {
+            for sent in std::mem::take(&mut s.sent) {
+                match sent.data {
+                    _ if failing && sent.path == 0 => s.answer(sent, Err(Errno::Io)),
+                    SendData::Digest => s.answer_digest(sent, u128::from(sent.offset) + 1 + shift, false),
+                    _ => s.answer(sent, Ok(())),
+                }
+            }
+        };
+        for path in 0..2 {
+            s.open_path(path, offer());
+            while !s.nothing_sent() {
+                answer(&mut s, failing, 0);
+            }
+        }
+        assert_eq!([s.state(0), s.state(1)], ["up"; 2]);
+        failing = true;
+        s.reset(1);
+        s.wait(10 * MILLISECOND);
+        s.open_path(1, offer());
+        for _ in 0..20 {
+            answer(&mut s, failing, shift);
+            s.wait(10 * MILLISECOND);
+        }
+        assert!(states.contains(&s.state(1)), "{}: {}", s.state(1), s.reason(1));
+    }
+}
+
 /// 3.8: without a live path the recorded samples decide.
 #[test]
 fn the_first_path_up_is_checked_against_the_record() {
