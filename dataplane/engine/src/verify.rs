@@ -128,6 +128,8 @@ pub(crate) struct Verify {
     skipped: bool,
     /// The reference could not read one.
     reference_failed: bool,
+    /// A reference was there, also if it could not be read.
+    accompanied: bool,
     at: usize,
     round: u32,
     lock: Option<Key>,
@@ -170,12 +172,14 @@ impl Engine {
         let round = self.lane_at(slot).verify.as_ref().map_or(0, |verify| verify.round) + 1;
         let writes_seen = self.identity.writes;
         let started = self.now;
+        let accompanied = self.reference_for(slot).is_some();
         let lane = self.lane_at_mut(slot);
         lane.state = LaneState::Verifying;
         lane.verify = Some(Verify {
             places,
             skipped,
             reference_failed: false,
+            accompanied,
             at: 0,
             round,
             lock: None,
@@ -513,7 +517,8 @@ impl Engine {
         let live = self.reference_for(slot).is_some();
         let written = verify.writes_seen != self.identity.writes;
         let pace = if written && live { LOOK_AT_WRITE } else { LOOK_AGAIN };
-        let changed = verify.live != live || (live && (written || verify.skipped));
+        let inconclusive = verify.skipped || !verify.live;
+        let changed = verify.accompanied != live || (live && (written || inconclusive));
         changed.then_some(verify.started + pace)
     }
 
