@@ -176,6 +176,7 @@ impl Engine {
         if matches!(command, Command::Read | Command::Write) {
             path.bytes += answered.slot.len;
             path.latency.record(answered.slot.write, answered.slot.len, service);
+            self.answered_well(answered.path, answered.slot.write, answered.slot.len, service);
         }
         if command == Command::Read {
             self.hedges.on_reply(self.now, answered.slot.len, service);
@@ -326,7 +327,7 @@ impl Engine {
         self.decide_second_opinion(path, refused_by.count_ones(), Some(SECOND_OPINION));
         self.requeue(key);
         let elsewhere = (0..self.paths.len())
-            .any(|other| self.paths[other].usable && refused_by & (1 << other.min(63)) == 0);
+            .any(|other| self.paths[other].steering.answers() && refused_by & (1 << other.min(63)) == 0);
         if self.active.policy == AccessPolicy::ActivePassive
             && elsewhere
             && self.active.members.contains(&path)
@@ -345,6 +346,7 @@ impl Engine {
             if refused_by & (1 << index.min(63)) == 0 {
                 continue;
             }
+            self.in_trouble(index);
             let path = &mut self.paths[index];
             path.strikes = path.strikes.saturating_add(1);
             if path.strikes >= STRIKES && !path.sick {

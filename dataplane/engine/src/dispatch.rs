@@ -11,7 +11,7 @@ use alloc::collections::VecDeque;
 
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
 use policies::Candidate;
-use program::Writers;
+use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
 use crate::lane::Use;
@@ -37,6 +37,15 @@ enum Outcome {
     Parked,
     /// A read of what a replay has still to write; it waits there.
     Waits,
+}
+
+/// Which paths are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// Those that carry I/O.
+    Members,
+    /// All that answer, whatever is held against them.
+    All,
 }
 
 /// How a path carries a piece.
@@ -110,12 +119,17 @@ impl Engine {
         if self.pieces.get(key).command == Command::Read && self.waits_for_replay(key) {
             return Outcome::Waits;
         }
-        self.collect_candidates(key, true);
+        self.collect_candidates(key, true, Among::Members);
         if self.candidates.is_empty() {
-            self.collect_candidates(key, false);
+            self.collect_candidates(key, false, Among::Members);
+        }
+        if self.candidates.is_empty() && self.only_refused(key, Among::Members) && self.may_ask_others() {
+            // W7: another opinion counts, and be it that of a path that is used for nothing else.
+            self.collect_candidates(key, false, Among::All);
         }
         if self.candidates.is_empty() {
-            return if self.only_refused(key) { Outcome::Parked } else { Outcome::Stuck };
+            let among = if self.may_ask_others() { Among::All } else { Among::Members };
+            return if self.only_refused(key, among) { Outcome::Parked } else { Outcome::Stuck };
         }
         let len = self.pieces.get(key).len;
         let chosen = if self.candidates.len() == 1 {
@@ -128,13 +142,13 @@ impl Engine {
     }
 
     /// Paths that could carry the piece now, in `candidates` and `candidate_paths`.
-    pub(crate) fn collect_candidates(&mut self, key: Key, native_only: bool) {
+    pub(crate) fn collect_candidates(&mut self, key: Key, native_only: bool, among: Among) {
         self.candidates.clear();
         self.candidate_paths.clear();
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
-        let members = if write { &self.active.writers } else { &self.active.members };
-        for &index in members {
+        for at in 0..self.count_of(among, write) {
+            let Some(index) = self.nth_of(among, write, at) else { continue };
             let path = &self.paths[index];
             if piece.refused_by & (1 << index.min(63)) != 0 {
                 continue;
@@ -186,10 +200,38 @@ impl Engine {
         )
     }
 
-    fn only_refused(&self, key: Key) -> bool {
+    /// Every one of these paths has answered the piece EIO, and there is one.
+    fn only_refused(&self, key: Key, among: Among) -> bool {
         let piece = self.pieces.get(key);
-        let members = if piece.is_write_like() { &self.active.writers } else { &self.active.members };
-        !members.is_empty() && members.iter().all(|&index| piece.refused_by & (1 << index.min(63)) != 0)
+        let write = piece.is_write_like();
+        let mut paths =
+            (0..self.count_of(among, write)).filter_map(|at| self.nth_of(among, write, at)).peekable();
+        paths.peek().is_some() && paths.all(|index| piece.refused_by & (1 << index.min(63)) != 0)
+    }
+
+    /// One path at a time: there a second opinion is a switch (W18, W20).
+    fn may_ask_others(&self) -> bool {
+        self.active.policy == AccessPolicy::ActiveActive
+    }
+
+    fn count_of(&self, among: Among, write: bool) -> usize {
+        match among {
+            Among::Members if write => self.active.writers.len(),
+            Among::Members => self.active.members.len(),
+            Among::All => self.paths.len(),
+        }
+    }
+
+    /// `None`: this one is not to be asked.
+    fn nth_of(&self, among: Among, write: bool, at: usize) -> Option<usize> {
+        match among {
+            Among::Members if write => Some(self.active.writers[at]),
+            Among::Members => Some(self.active.members[at]),
+            Among::All => {
+                let path = &self.paths[at];
+                (path.steering.answers() && (!write || path.writable())).then_some(at)
+            }
+        }
     }
 
     /// The least loaded lane of a path that may be used.

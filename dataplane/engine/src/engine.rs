@@ -15,6 +15,7 @@
 //! | `compact` | a history that cannot be cut | F5 |
 //! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
+//! | `reconnect` | portals, when a path has failed | 3.4 |
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
 //! | `hedge` | second copies of late reads | W2 |
@@ -23,6 +24,7 @@
 //! | `decide` | why: what is kept of each decision | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
 //! | `reload` | a changed program, operator's commands | |
+//! | `steering` | what is held against a path | 3.5 |
 //! | `status` | snapshot | |
 //! | `check` | invariants | |
 //! | `rules` | switches, for tests only | T5 |
@@ -33,7 +35,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use policies::limits::BUDGET_DELAY_BOUND;
-use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector};
+use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector, SlowPaths};
 use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
@@ -121,6 +123,8 @@ pub struct Engine {
     pub(crate) selector: Selector,
     pub(crate) hedges: Hedges,
     pub(crate) failback: Failback,
+    /// Compares the paths' service times.
+    pub(crate) slow: SlowPaths,
     pub(crate) geometry: Option<Geometry>,
     pub(crate) identity: Identity,
     /// Since when no path is usable.
@@ -143,6 +147,7 @@ pub struct Engine {
     /// Scratch space, kept to avoid allocation.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidate_paths: Vec<usize>,
+    pub(crate) good_standing: Vec<bool>,
     pub(crate) granted: Vec<Holder>,
 }
 
@@ -185,6 +190,7 @@ impl Engine {
             selector: Selector::new(selector_kind(program.selector)),
             hedges: Hedges::new(program),
             failback: Failback::new(crate::reload::failback_when(program.failback)),
+            slow: SlowPaths::new(0),
             geometry: program.recorded.as_ref().map(|recorded| recorded.geometry),
             identity: Identity::new(program),
             held_since: Some(now),
@@ -200,6 +206,7 @@ impl Engine {
             grouping: Grouping::default(),
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
+            good_standing: Vec::new(),
             granted: Vec::new(),
         };
         engine.begin_outage(Cause { path: None, rule: "start" });

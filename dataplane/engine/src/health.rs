@@ -58,6 +58,7 @@ impl Engine {
         self.recovery_due();
         self.ask_gates();
         self.check_probation();
+        self.steer();
         if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
             self.regroup();
         }
@@ -91,6 +92,8 @@ impl Engine {
             .chain(self.next_kill())
             .chain(self.failback.next_deadline())
             .chain(self.hold_end())
+            .chain(self.next_steering())
+            .chain(self.next_beside())
             .chain(self.next_verify().map(|due| due.max(self.next_tick)))
             .min()
     }
@@ -242,6 +245,11 @@ impl Engine {
             self.paths[path].errors += 1;
             self.decide_suspect(slot, cause, last);
             self.blame(path);
+            self.in_trouble(path);
+            if cause == Cause::LinkSilent {
+                self.link_silent(path);
+                self.open_lanes();
+            }
             self.regroup();
         }
         self.blame(path);
@@ -273,6 +281,7 @@ impl Engine {
                 let path = self.lane_at(slot).path;
                 self.paths[path].failed_before = true;
                 self.decide_silent_abort(path, lasted);
+                self.connection_lost(path, slot);
                 self.close(slot, Close::Abort);
             }
             Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun
@@ -412,10 +421,14 @@ impl Engine {
     pub(crate) fn canary_reply(&mut self, id: LaneId, result: Result<(), Errno>) {
         let now = self.now;
         let lane = self.lane_mut(id);
-        lane.canary_sent = None;
+        let sent = lane.canary_sent.take();
         let index = lane.path;
-        let path = &mut self.paths[index];
         let good = result.is_ok();
+        match sent {
+            Some(sent) if good => self.answered_well(index, false, 0, now - sent),
+            _ => self.in_trouble(index),
+        }
+        let path = &mut self.paths[index];
         if !good {
             path.errors += 1;
             path.strikes = path.strikes.saturating_add(1);

@@ -161,6 +161,8 @@ pub(crate) struct Lane {
     pub(crate) id: LaneId,
     /// Index into the engine's paths.
     pub(crate) path: usize,
+    /// Index into the path's portals.
+    pub(crate) portal: usize,
     pub(crate) state: LaneState,
     pub(crate) suspicion: Option<Suspicion>,
     pub(crate) offer: Option<Offer>,
@@ -179,6 +181,12 @@ pub(crate) struct Lane {
     pub(crate) finished: bool,
     /// It was opened only to have another session finished (`fence`).
     pub(crate) fencing: bool,
+    /// It was opened beside others, over another portal, and is not accepted yet.
+    pub(crate) beside: bool,
+    /// Its server said that it is leaving (ESHUTDOWN): it is asked for nothing more.
+    pub(crate) leaving: bool,
+    /// Its identity was proven: it has carried I/O.
+    pub(crate) accepted: bool,
     /// TCP_USER_TIMEOUT is on.
     pub(crate) timed: bool,
     /// Known to be of the server process that holds what its cache domain has acknowledged
@@ -206,12 +214,13 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(id: LaneId, path: usize, in_flight_max: u32, now: Nanos) -> Self {
+    pub(crate) fn new(id: LaneId, path: usize, portal: usize, in_flight_max: u32, now: Nanos) -> Self {
         let slots = in_flight_max as usize + SPARE_SLOTS;
         assert!(slots < NONE as usize, "the in-flight cap is limited by the configuration");
         Self {
             id,
             path,
+            portal,
             state: LaneState::Opening,
             suspicion: None,
             offer: None,
@@ -225,6 +234,9 @@ impl Lane {
             given_up_at: 0,
             finished: false,
             fencing: false,
+            beside: false,
+            leaving: false,
+            accepted: false,
             timed: true,
             linked: false,
             drain_flushed: false,

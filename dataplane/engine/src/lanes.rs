@@ -80,6 +80,7 @@ impl Engine {
                 }
             }
         }
+        self.open_beside();
     }
 
     fn wants_lane(&self, index: usize) -> bool {
@@ -90,7 +91,7 @@ impl Engine {
             .filter(|&&slot| {
                 let lane = self.lane_at(slot);
                 let ends = matches!(lane.state, LaneState::Zombie | LaneState::Closing | LaneState::Draining);
-                !ends && !lane.fencing
+                !ends && !lane.fencing && !lane.beside
             })
             .count();
         // The first lane tells whether the server is there and right; only then the others.
@@ -100,6 +101,10 @@ impl Engine {
 
     /// `kill`: a session the gate behind this path is to finish first.
     pub(crate) fn open_lane(&mut self, index: usize, kill: Option<LaneId>) -> LaneId {
+        self.open_lane_over(index, self.portal_for(index), kill)
+    }
+
+    pub(crate) fn open_lane_over(&mut self, index: usize, portal: usize, kill: Option<LaneId>) -> LaneId {
         let slot = self.lanes.iter().position(Option::is_none).unwrap_or_else(|| {
             self.lanes.push(None);
             self.lane_generations.push(0);
@@ -108,9 +113,8 @@ impl Engine {
         self.lane_generations[slot] += 1;
         let id = LaneId { slot: slot as u16, generation: self.lane_generations[slot] };
         let path = &mut self.paths[index];
-        self.lanes[slot] = Some(Lane::new(id, index, path.program.in_flight, self.now));
+        self.lanes[slot] = Some(Lane::new(id, index, portal, path.program.in_flight, self.now));
         path.lanes.push(slot as u16);
-        let portal = path.portal;
         let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
         self.act(Action::OpenLane { lane: id, path: program_index, portal, kill });
         id
@@ -167,10 +171,14 @@ impl Engine {
     pub(crate) fn lane_accepted(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        lane.state = LaneState::Up;
         let (index, offer) = (lane.path, *lane.offer());
+        lane.state = LaneState::Up;
         self.link_lane(slot);
-        let returning = self.paths[index].failed_before && !self.paths[index].usable;
+        if self.portal_connected(slot) {
+            self.paths[index].failed_before = false;
+            self.paths[index].steering.keeps_place = true;
+        }
+        let returning = self.paths[index].failed_before && !self.paths[index].steering.answers();
         let path = &mut self.paths[index];
         path.proven = true;
         path.refusal = None;
@@ -191,6 +199,7 @@ impl Engine {
             self.decide_probation(index);
         }
         self.learn_geometry(index, &offer);
+        self.close_unneeded(slot);
         self.check_recovery();
         self.regroup();
         self.open_lanes();
@@ -219,6 +228,7 @@ impl Engine {
                 let (path, since) = (lane.path, lane.suspicion.map_or(self.now, |suspicion| suspicion.since));
                 self.decide_trust(path, since);
                 self.lane_at_mut(id.slot).suspicion = None;
+                self.link_answers(id.slot);
                 self.regroup();
             }
             LaneState::Zombie if !self.owes_proof(lane) => {
@@ -235,18 +245,23 @@ impl Engine {
 
     /// The server says it is leaving (ESHUTDOWN): finish what it has, then go.
     pub(crate) fn lane_leaves(&mut self, id: LaneId) {
-        let Some(lane) = self.lane_if(id) else { return };
+        if self.lane_if(id).is_none() {
+            return;
+        }
+        let lane = self.lane_mut(id);
+        lane.leaving = true;
         if lane.state != LaneState::Up {
             return;
         }
+        lane.state = LaneState::Draining;
         let path = lane.path;
-        self.lane_at_mut(id.slot).state = LaneState::Draining;
         // It may go on to accept connections for as long as it takes to leave.
         self.paths[path].reconnect_at = self.now + LEAVING_RETRY;
         self.paths[path].failed_before = true;
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
         self.decide_leaving(path, LEAVING_RETRY);
         self.blame(path);
+        self.connection_lost(path, id.slot);
         self.regroup();
     }
 
@@ -303,40 +318,49 @@ impl Engine {
         let index = lane.path;
         let draw = self.draw();
         let now = self.now;
-        let path = &mut self.paths[index];
-        let carried = matches!(lane.state, LaneState::Up | LaneState::Draining);
         if matches!(lane.state, LaneState::Zombie) {
             return;
         }
-        if carried || lane.state == LaneState::Verifying {
-            path.failed_before = true;
+        if lane.accepted || lane.state == LaneState::Verifying {
+            self.paths[index].failed_before = true;
         }
-        if path.admin != Admin::In {
+        if self.paths[index].admin != Admin::In {
             return;
         }
-        if path.refusal.is_some() {
+        if self.paths[index].refusal.is_some() {
             // Asked again at a steady pace; the refusal stands until then.
-            path.reconnect_at = now + REFUSED_RETRY;
+            self.paths[index].reconnect_at = now + REFUSED_RETRY;
             return;
         }
-        if matches!(fault, LaneFault::ByUs | LaneFault::Drained) {
-            // Why is known already, and perhaps when to try again.
-            path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
+        let by_us = matches!(fault, LaneFault::ByUs | LaneFault::Drained);
+        if lane.beside {
+            self.attempt_failed(lane, draw);
             return;
         }
-        path.errors += 1;
-        path.explain("3.5", describe(fault));
-        if lane.state == LaneState::Opening && path.portals() > 1 {
-            path.portal = (path.portal + 1) % path.portals();
-            if path.portal != 0 {
-                path.reconnect_at = now;
-                self.decide_lost(index, lane.state, fault);
-                return;
+        if !by_us {
+            // Else why is known already, and perhaps when to try again.
+            self.paths[index].errors += 1;
+            self.paths[index].explain("3.5", describe(fault));
+        }
+        let exhausted = if lane.accepted {
+            if !by_us {
+                self.connection_lost(index, lane.id.slot);
             }
+            false
+        } else {
+            self.attempt_failed(lane, draw)
+        };
+        let connected = self.paths[index].portals.in_use().is_some();
+        let due = if connected {
+            now + self.paths[index].backoff.next_delay(draw)
+        } else {
+            self.next_attempt(index)
+        };
+        self.paths[index].reconnect_at = self.paths[index].reconnect_at.max(due);
+        if !by_us {
+            self.decide_lost(index, lane.state, fault);
         }
-        path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
-        self.decide_lost(index, lane.state, fault);
-        if lane.state == LaneState::Opening {
+        if lane.state == LaneState::Opening && exhausted && !by_us {
             self.tell_unreachable(index, fault);
         }
     }
@@ -430,6 +454,7 @@ impl Engine {
         path.failed_before = true;
         path.errors += 1;
         path.reconnect_at = now + path.backoff.next_delay(draw);
+        self.connection_lost(index, slot);
         self.limit_zombies(index);
         self.domain_lost_lane(index);
         if !self.owes_proof(self.lane_at(slot)) {

@@ -34,6 +34,7 @@ mod lane;
 mod lanes;
 mod path;
 mod ranges;
+mod reconnect;
 mod recover;
 mod reload;
 mod replay;
@@ -42,6 +43,7 @@ mod retain;
 mod rules;
 mod slab;
 mod status;
+mod steering;
 mod verify;
 
 pub use action::{Action, Close, SendData};

@@ -185,8 +185,9 @@ impl Engine {
             .on_path(index, what, "3.5")
             .count("attempts since it last worked", u64::from(path.backoff.attempts()), Limit::Informs)
             .time("next attempt in", wait, Limit::AtMost(RECONNECT_MAX));
-        let decision = if path.portals() > 1 {
-            decision.count("portal tried next", path.portal as u64 + 1, Limit::AtMost(path.portals() as u64))
+        let decision = if path.portal_count() > 1 {
+            let next = self.portal_for(index) as u64 + 1;
+            decision.count("portal tried next", next, Limit::AtMost(path.portal_count() as u64))
         } else {
             decision
         };
