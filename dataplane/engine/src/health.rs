@@ -246,11 +246,12 @@ impl Engine {
             self.decide_suspect(slot, cause, last);
             self.blame(path);
             self.in_trouble(path);
-            if cause == Cause::LinkSilent {
-                self.link_silent(path);
-                self.open_lanes();
-            }
             self.regroup();
+        }
+        if cause == Cause::LinkSilent && before.is_none_or(|before| before.cause != cause) {
+            self.link_silent(path);
+            self.regroup();
+            self.open_lanes();
         }
         self.blame(path);
         if last {

@@ -41,6 +41,8 @@ pub(crate) struct Path {
     pub(crate) portals: Portals,
     /// Portal whose connection was lost, until another carries or the path has failed.
     pub(crate) lost_portal: Option<usize>,
+    /// The silence of its link was counted as a failure; that its connection ends then is no other.
+    pub(crate) silent_counted: bool,
     /// Last offer that was accepted.
     pub(crate) offer: Option<Offer>,
     /// Why the server was turned away, until it is asked again.
@@ -88,6 +90,7 @@ impl Path {
             reconnect_at: 0,
             portals,
             lost_portal: None,
+            silent_counted: false,
             offer: None,
             refusal: None,
             proven: false,

@@ -13,7 +13,8 @@
 //!                                              is proven, the old connection is drained
 //! ```
 //!
-//! A path with one portal has failed when its last connection is lost.
+//! A path with one portal has failed when its last connection is lost, or its link is silent;
+//! once, if the one follows from the other.
 //!
 //! Lanes beside those that are in use are marked `beside` until they are accepted: they are not counted
 //! among the lanes a path has, and if they fail nothing happens to the path.
@@ -49,7 +50,8 @@ impl Engine {
             return;
         }
         self.begin_round(index);
-        if self.paths[index].portal_count() == 1 {
+        let counted = core::mem::take(&mut self.paths[index].silent_counted);
+        if self.paths[index].portal_count() == 1 && !counted {
             self.path_failed(index);
         }
     }
@@ -60,13 +62,18 @@ impl Engine {
         path.portals.on_lost();
     }
 
-    /// The links of all lanes are silent: other portals are tried before the path is given up.
+    /// A link is silent. If it was the path's last: other portals are tried before the path is
+    /// given up; without another the path has failed, whether the link answers again or not.
     pub(crate) fn link_silent(&mut self, index: usize) {
-        let several = self.paths[index].portal_count() > 1;
         let lanes = &self.paths[index].lanes;
         let trusted = lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());
-        if several && !trusted && self.paths[index].portals.in_use().is_some() {
+        if trusted || self.paths[index].portals.in_use().is_none() {
+            return;
+        }
+        if self.paths[index].portal_count() > 1 {
             self.begin_round(index);
+        } else if !core::mem::replace(&mut self.paths[index].silent_counted, true) {
+            self.path_failed(index);
         }
     }
 
@@ -76,6 +83,7 @@ impl Engine {
         let (index, portal) = (lane.path, lane.portal);
         let now = self.now;
         let path = &mut self.paths[index];
+        path.silent_counted = false;
         if path.portals.in_use().is_none() {
             path.lost_portal = None;
             path.portals.on_connected(now, portal);
@@ -91,6 +99,7 @@ impl Engine {
         let beside = core::mem::replace(&mut lane.beside, false);
         let (index, portal) = (lane.path, lane.portal);
         let path = &mut self.paths[index];
+        path.silent_counted = false;
         if path.portals.in_use() == Some(portal) {
             return false;
         }

@@ -7,7 +7,7 @@
 //!
 //! | rule | hears of | says |
 //! |---|---|---|
-//! | failure limit | a path that lost its last connection | held out 30 s ... 10 min |
+//! | failure limit | a path that lost its last connection, or whose link is silent | held out 30 s ... 10 min |
 //! | marginal | what was spoilt: a suspicion, an EIO that nobody confirms, a failed canary | demoted |
 //! | slow | the service time of every read, write and canary | demoted |
 //! | probation | a path that came back | proving |

@@ -7,9 +7,12 @@ mod explained;
 mod fencing;
 mod hedging;
 mod liveness;
+mod portals;
 mod retention;
+mod rig;
 mod script;
 mod simulated;
+mod steering;
 
 use engine::{Close, Event, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
