@@ -175,6 +175,7 @@ impl Engine {
             believe_at: None,
             quarantine: None,
             resent: false,
+            paced: false,
             ghost: false,
             hedged: false,
             hedge_bytes: 0,

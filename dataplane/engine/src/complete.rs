@@ -86,6 +86,9 @@ impl Engine {
 
     fn piece_reply(&mut self, answered: &Answered, result: Result<(), Errno>, data: Option<BufferId>) {
         self.pieces.get_mut(answered.piece).copies -= 1;
+        if answered.slot.paced {
+            self.paced_answered(answered.path, &answered.slot);
+        }
         if result.is_ok() {
             self.count_on_path(answered);
         }
@@ -378,6 +381,8 @@ impl Engine {
         piece.resent = true;
         self.counters.resent += 1;
         self.note_moved(key);
+        let paced = self.is_paced(key);
+        self.pieces.get_mut(key).paced = paced;
         self.set_piece_state(key, PieceState::Queued);
         self.enqueue(key, true);
     }

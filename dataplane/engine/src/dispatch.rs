@@ -24,6 +24,8 @@ use crate::{Action, LaneId, Offer, SendData};
 pub(crate) const PIECE_BYTES_MAX: u64 = 32 << 20;
 /// Discards in flight per device (rule W6).
 const DISCARDS_MAX: u32 = 2;
+/// Reads, writes and discards; and those that were moved, which are paced.
+const QUEUES: usize = 6;
 /// BLOCK_STATUS may be answered short, so a long one is asked short, not cut.
 const STATUS_BYTES_MAX: u64 = 1 << 30;
 
@@ -67,6 +69,8 @@ impl Engine {
         let piece = self.pieces.get_mut(key);
         assert!(!piece.queued, "a piece was queued twice");
         piece.queued = true;
+        // What waited elsewhere meanwhile is one that is paced still.
+        self.pacing |= piece.paced;
         let queue = queue_of(&mut self.queues, self.pieces.get(key));
         if front { queue.push_front(key) } else { queue.push_back(key) }
     }
@@ -77,10 +81,15 @@ impl Engine {
         if !self.queues.flushes.is_empty() {
             self.dispatch_flushes();
         }
-        let mut stuck = [false; 3];
+        let mut stuck = [false; QUEUES];
         while let Some(which) = self.next_queue(stuck) {
-            let queue = [&mut self.queues.reads, &mut self.queues.writes, &mut self.queues.discards];
-            let Some(key) = queue.into_iter().nth(which).and_then(VecDeque::pop_front) else { break };
+            let queue = match which {
+                0 => &mut self.queues.reads,
+                1 => &mut self.queues.writes,
+                2 => &mut self.queues.discards,
+                moved => &mut self.queues.moved[moved - 3],
+            };
+            let Some(key) = queue.pop_front() else { break };
             self.pieces.get_mut(key).queued = false;
             if self.pieces.get(key).state == PieceState::Done {
                 self.forget_piece(key);
@@ -99,17 +108,23 @@ impl Engine {
                 }
             }
         }
+        self.end_pacing();
     }
 
     /// The queue whose head is the oldest, of those that are not stuck.
-    fn next_queue(&self, stuck: [bool; 3]) -> Option<usize> {
+    fn next_queue(&self, stuck: [bool; QUEUES]) -> Option<usize> {
         if self.active.waiting_for.is_some() {
             return None;
         }
-        let heads = [self.queues.reads.front(), self.queues.writes.front(), self.queues.discards.front()];
-        (0..3)
-            .filter(|&which| !stuck[which] && (which == 0 || !self.is_recovering()))
-            .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces)
+        let [reads, writes, discards] = &self.queues.moved;
+        let own = [&self.queues.reads, &self.queues.writes, &self.queues.discards];
+        let [a, b, c] = own.map(VecDeque::front);
+        let heads = [a, b, c, reads.front(), writes.front(), discards.front()];
+        (0..if self.pacing { QUEUES } else { QUEUES / 2 })
+            .filter(|&which| !stuck[which] && (which % 3 == 0 || !self.is_recovering()))
+            .filter(|&which| {
+                which % 3 != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces
+            })
             .filter_map(|which| heads[which].map(|&key| (self.pieces.get(key).order, which)))
             .min()
             .map(|(_, which)| which)
@@ -154,6 +169,9 @@ impl Engine {
                 continue;
             }
             let Some((in_flight, in_flight_bytes)) = self.room_on(index) else { continue };
+            if piece.paced && !self.takes_moved(index, in_flight) {
+                continue;
+            }
             let Some(offer) = path.offer.as_ref() else { continue };
             let last = self.active.last_resort && self.rules.w15_last_path;
             if last && piece.copies > 0 && self.has_copy_on(index, key) {
@@ -378,7 +396,7 @@ impl Engine {
             panic!("only requests are sent")
         };
         let piece = self.pieces.get(key);
-        let write = piece.is_write_like();
+        let (write, paced) = (piece.is_write_like(), piece.paced);
         let command_is_flush = *command == Command::Flush;
         let payload_bytes = if *command == Command::Write { *len } else { 0 };
         let mark = match piece.kind {
@@ -394,6 +412,10 @@ impl Engine {
         lane.slot_mut(index).turn = turn;
         lane.slot_mut(index).patient = command_is_flush;
         lane.slot_mut(index).durable = write && flags.contains(CommandFlags::FUA);
+        lane.slot_mut(index).paced = paced;
+        if paced {
+            self.paced_sent(path);
+        }
         self.paths[path].last_used = now;
         self.set_piece_state(key, PieceState::InFlight);
         let piece = self.pieces.get_mut(key);
@@ -427,8 +449,12 @@ pub(crate) fn takes_whole(piece: &Piece, offer: &Offer) -> bool {
 }
 
 fn queue_of<'a>(queues: &'a mut crate::engine::Queues, piece: &Piece) -> &'a mut VecDeque<Key> {
+    let [reads, writes, discards] = &mut queues.moved;
     match (piece.kind, piece.command) {
         (Kind::Flush { .. }, _) => &mut queues.flushes,
+        (_, Command::Write) if piece.paced => writes,
+        (_, Command::Trim | Command::WriteZeroes) if piece.paced => discards,
+        _ if piece.paced => reads,
         (_, Command::Write) => &mut queues.writes,
         (_, Command::Trim | Command::WriteZeroes) => &mut queues.discards,
         _ => &mut queues.reads,

@@ -15,6 +15,7 @@
 //! | `compact` | a history that cannot be cut | F5 |
 //! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
+//! | `pace` | moved requests, a few at a time | 3.5 |
 //! | `reconnect` | portals, when a path has failed | 3.4 |
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
@@ -73,6 +74,8 @@ pub(crate) struct Queues {
     /// TRIM and WRITE_ZEROES: at most two in flight per device (W6).
     pub(crate) discards: VecDeque<Key>,
     pub(crate) flushes: VecDeque<Key>,
+    /// Of a lost path, paced: reads, writes, discards.
+    pub(crate) moved: crate::pace::Moved,
 }
 
 /// One host session, as the engine sees it.
@@ -148,6 +151,8 @@ pub struct Engine {
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidate_paths: Vec<usize>,
     pub(crate) good_standing: Vec<bool>,
+    /// Moved requests are held back.
+    pub(crate) pacing: bool,
     pub(crate) granted: Vec<Holder>,
 }
 
@@ -207,6 +212,7 @@ impl Engine {
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
             good_standing: Vec::new(),
+            pacing: false,
             granted: Vec::new(),
         };
         engine.begin_outage(Cause { path: None, rule: "start" });

@@ -94,6 +94,7 @@ impl Engine {
             .chain(self.hold_end())
             .chain(self.next_steering())
             .chain(self.next_beside())
+            .chain(self.next_pace())
             .chain(self.next_verify().map(|due| due.max(self.next_tick)))
             .min()
     }

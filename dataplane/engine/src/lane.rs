@@ -128,6 +128,8 @@ pub(crate) struct Slot {
     pub(crate) flush_mark: u64,
     /// A write that carries FUA: durable once answered.
     pub(crate) durable: bool,
+    /// It was moved here off a lost path, and is paced.
+    pub(crate) paced: bool,
     /// A FLUSH: may take as long as the storage needs, so its age says nothing.
     pub(crate) patient: bool,
     /// A second copy of a late read: lane of the first.
@@ -149,6 +151,7 @@ const FREE_SLOT: Slot = Slot {
     turn: 0,
     flush_mark: 0,
     durable: false,
+    paced: false,
     patient: false,
     hedge_of: None,
     previous: NONE,
@@ -302,6 +305,7 @@ impl Lane {
             turn: 0,
             flush_mark: 0,
             durable: false,
+            paced: false,
             patient: false,
             hedge_of: None,
             previous: self.newest,

@@ -290,6 +290,8 @@ impl Engine {
         self.note_fault(&lane, fault);
         self.blame(index);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
+        self.paced_lost(&lane);
+        self.begin_pacing(index, self.movable(slots.iter().copied()));
         let finished = lane.finished || *fault == LaneFault::Drained;
         // What is in doubt comes first, then what of a cache is lost: a lost identity read may
         // change which paths carry I/O, and may have another lane of the same cache accepted,
@@ -498,6 +500,8 @@ impl Engine {
             .collect();
         // Newest first: the oldest ends at the head of the queue.
         moving.reverse();
+        let (path, count) = (self.lane_at(slot).path, moving.len() as u32);
+        self.begin_pacing(path, count);
         for index in moving {
             let Use::Piece { piece, flush_after, flushing, .. } = self.lane_at(slot).slot(index).used else {
                 continue;

@@ -32,6 +32,7 @@ mod hedge;
 mod ids;
 mod lane;
 mod lanes;
+mod pace;
 mod path;
 mod ranges;
 mod reconnect;

@@ -26,7 +26,7 @@ use alloc::string::String;
 use policies::limits::MICROSECOND;
 use policies::slow::{SlowChange, SlowSeen, Spared};
 use policies::standing::{Held, Standing, standing};
-use policies::{FailureLimit, Marginal};
+use policies::{FailureLimit, Marginal, Pacing};
 use program::{MILLISECOND, Nanos, SECOND};
 
 use crate::engine::Engine;
@@ -37,6 +37,9 @@ use crate::path::Admin;
 pub(crate) struct Steering {
     pub(crate) limit: FailureLimit,
     pub(crate) marginal: Marginal,
+    /// Of requests that were moved to it from a lost path.
+    pub(crate) pacing: Pacing,
+    pub(crate) paced_in_flight: u32,
     /// As of the last `regroup`; `None` while it cannot be used at all.
     pub(crate) standing: Option<Standing>,
     /// Since when it is at least that good; meaningless while there is none.

@@ -30,7 +30,7 @@ pub struct Rig {
     /// How each path is.
     pub links: Vec<Link>,
     /// Answers that come, by time.
-    due: BTreeMap<(Nanos, u64), Sent>,
+    due: BTreeMap<(Nanos, u64), (Sent, bool)>,
     /// When each of a server's workers is free.
     workers: Vec<Vec<Nanos>>,
     silent_since: Vec<Option<Nanos>>,
@@ -42,6 +42,12 @@ pub struct Rig {
     began: Nanos,
     /// Host reads sent per path.
     pub sent: Vec<u64>,
+    /// Host reads answered per path; what was moved there is not counted.
+    pub per_path: Vec<u64>,
+    /// The same by 100 ms.
+    pub own_windows: Vec<Vec<u32>>,
+    /// Offsets that were sent on some path already.
+    seen: std::collections::BTreeSet<u64>,
 }
 
 impl Rig {
@@ -63,6 +69,9 @@ impl Rig {
             windows: Vec::new(),
             began,
             sent: vec![0; paths],
+            per_path: vec![0; paths],
+            own_windows: vec![Vec::new(); paths],
+            seen: std::collections::BTreeSet::new(),
         }
     }
 
@@ -77,7 +86,7 @@ impl Rig {
         self.links[path] = link;
         self.silent_since[path] = (link == Link::Silent).then_some(self.script.now);
         if link == Link::Down {
-            self.due.retain(|_, sent| sent.path != path);
+            self.due.retain(|_, (sent, _)| sent.path != path);
             while self.script.lanes.iter().any(|(_, of, _)| *of == path) {
                 self.script.reset(path);
             }
@@ -118,7 +127,7 @@ impl Rig {
         }
         for (lane, _) in std::mem::take(&mut self.script.closing) {
             if self.script.lanes.iter().any(|(of, ..)| *of == lane) {
-                self.due.retain(|_, sent| sent.lane != lane);
+                self.due.retain(|_, (sent, _)| sent.lane != lane);
                 self.script.down(lane, engine::LaneFault::ByUs);
             } else if self.script.opening.iter().any(|(of, _)| *of == lane) {
                 self.script.opening.retain(|(of, _)| *of != lane);
@@ -142,28 +151,37 @@ impl Rig {
             let worker = self.workers[sent.path].iter_mut().min().expect("a server has a worker");
             *worker = (*worker).max(now) + self.service[sent.path];
             self.sequence += 1;
-            self.due.insert((*worker, self.sequence), sent);
+            let first = self.seen.insert(sent.offset);
+            self.due.insert((*worker, self.sequence), (sent, first));
         }
     }
 
     fn next_answer(&self) -> Option<Nanos> {
-        let comes = self.due.iter().find(|(_, sent)| self.links[sent.path] != Link::Silent);
+        let comes = self.due.iter().find(|(_, (sent, _))| self.links[sent.path] != Link::Silent);
         comes.map(|((at, _), _)| *at)
     }
 
     fn deliver(&mut self) {
+        let window = ((self.script.now - self.began) / (100 * MILLISECOND)) as usize;
+        for windows in self.own_windows.iter_mut().chain([&mut self.windows]) {
+            if windows.len() <= window {
+                windows.resize(window + 1, 0);
+            }
+        }
         loop {
-            let now = self.script.now;
-            let ready =
-                self.due.iter().find(|((at, _), sent)| *at <= now && self.links[sent.path] != Link::Silent);
-            let Some((&key, &sent)) = ready else { break };
+            let (now, links) = (self.script.now, &self.links);
+            let ready = |((at, _), (sent, _)): &(&(Nanos, u64), &(Sent, bool))| {
+                *at <= now && links[sent.path] != Link::Silent
+            };
+            let Some((&key, &(sent, first))) = self.due.iter().find(ready) else { break };
             self.due.remove(&key);
+            self.seen.remove(&sent.offset);
+            if first && sent.data == engine::SendData::Land {
+                self.per_path[sent.path] += 1;
+                self.own_windows[sent.path][window] += 1;
+            }
             self.script.event(Event::LaneActive(sent.lane));
             self.script.answer(sent, Ok(()));
-        }
-        let window = ((self.script.now - self.began) / (100 * MILLISECOND)) as usize;
-        if self.windows.len() <= window {
-            self.windows.resize(window + 1, 0);
         }
         self.windows[window] += (self.script.replies.len() - self.answered) as u32;
         self.answered = self.script.replies.len();
