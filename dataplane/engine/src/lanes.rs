@@ -184,6 +184,7 @@ impl Engine {
         path.refusal = None;
         path.told = None;
         path.backoff.reset();
+        path.attempts = 0;
         self.decide_accepted(slot);
         self.note_cache(index, offer.gate.as_ref());
         let path = &mut self.paths[index];
@@ -342,6 +343,7 @@ impl Engine {
         if !by_us {
             // Else why is known already, and perhaps when to try again.
             self.paths[index].errors += 1;
+            self.paths[index].attempts = self.paths[index].attempts.saturating_add(1);
             self.paths[index].explain("3.5", describe(fault));
         }
         let exhausted = if lane.accepted {

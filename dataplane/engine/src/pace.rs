@@ -26,12 +26,15 @@ pub(crate) type Moved = [VecDeque<Key>; 3];
 impl Engine {
     /// So many requests are about to be moved off a path at once.
     pub(crate) fn begin_pacing(&mut self, from: usize, requests: u32) {
-        let now = self.now;
+        let (now, before) = (self.now, self.pacing);
         for (index, path) in self.paths.iter_mut().enumerate() {
             if index != from && path.steering.answers() {
                 path.steering.pacing.on_moved(now, requests, &path.latency);
                 self.pacing |= path.steering.pacing.is_active();
             }
+        }
+        if self.pacing && !before {
+            self.decide_pacing(from, requests);
         }
     }
 

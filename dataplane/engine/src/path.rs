@@ -35,6 +35,8 @@ pub(crate) struct Path {
     /// Slots of all its lanes, zombies included.
     pub(crate) lanes: Vec<u16>,
     pub(crate) backoff: Backoff,
+    /// Attempts to connect since a connection was last accepted, the coming one included.
+    pub(crate) attempts: u32,
     /// When the next lane may be opened.
     pub(crate) reconnect_at: Nanos,
     /// Which address is next.
@@ -87,6 +89,7 @@ impl Path {
             domain,
             lanes: Vec::new(),
             backoff: Backoff::new(),
+            attempts: 0,
             reconnect_at: 0,
             portals,
             lost_portal: None,

@@ -113,10 +113,17 @@ impl Engine {
             // Every door was tried, and this one had failed before.
             self.path_failed(index);
         }
+        if beside && lost.is_none() {
+            self.decide_portal_return(index, portal);
+        }
         if beside {
             self.leave_others(index, slot);
         }
-        lost.is_some_and(|lost| lost != portal)
+        let only_a_portal = lost.is_some_and(|lost| lost != portal);
+        if only_a_portal {
+            self.decide_portal(index, portal);
+        }
+        only_a_portal
     }
 
     /// The better portal carries from now on; the others finish what they have.

@@ -24,7 +24,7 @@ use alloc::format;
 use alloc::string::String;
 
 use policies::limits::MICROSECOND;
-use policies::slow::{SlowChange, SlowSeen, Spared};
+use policies::slow::{SlowChange, SlowSeen};
 use policies::standing::{Held, Standing, standing};
 use policies::{FailureLimit, Marginal, Pacing};
 use program::{MILLISECOND, Nanos, SECOND};
@@ -113,15 +113,17 @@ impl Engine {
         let others = |other: &usize| *other != index && self.paths[*other].admin == Admin::In;
         let mut others = (0..self.paths.len()).filter(others).peekable();
         let shared = others.peek().is_some() && others.all(|other| !self.answers_now(other));
-        let steering = &mut self.paths[index].steering;
         if shared {
+            self.decide_shared_failure(index);
             return;
         }
+        let steering = &mut self.paths[index].steering;
         let before = steering.limit.holds_out(now, false);
         let until = steering.limit.on_failure(now);
         steering.held = until.is_some();
+        self.decide_failure(index, until);
         if let Some(until) = until.filter(|_| !before) {
-            let text = held_out_text(steering.limit.failures(now), until - now);
+            let text = held_out_text(self.paths[index].steering.limit.failures(now), until - now);
             self.event("path_held_out", Some(index), "failure-limit", text);
         }
     }
@@ -137,6 +139,7 @@ impl Engine {
         if steering.marginal.on_trouble(now) {
             let text = self.marginal_text(index);
             self.paths[index].explain("marginal", text.clone());
+            self.decide_marginal(index);
             self.event("path_marginal", Some(index), "marginal", text);
             self.regroup();
         }
@@ -168,6 +171,7 @@ impl Engine {
     /// all the same.
     fn hold_out_ended(&mut self, index: usize) {
         let carries = self.active.members.contains(&index) || self.active.writers.contains(&index);
+        self.decide_hold_out_over(index);
         let now = self.now;
         let path = &mut self.paths[index];
         if path.steering.standing.is_some() && !carries {
@@ -200,19 +204,18 @@ impl Engine {
             SlowChange::Demoted { path, seen } => {
                 let text = slow_text(&seen);
                 self.paths[path].explain("slow", text.clone());
+                self.decide_slow(path, &seen, None);
                 self.event("path_slow", Some(path), "slow", text);
             }
             SlowChange::Spared { path, seen, because } => {
-                let why = match because {
-                    Spared::LastUsable => "no other path in good standing is there",
-                    Spared::StorageSlow => "the storage is slow as a whole",
-                    Spared::TooSoon => "another path was demoted within the last minute, or is slower still",
-                };
+                self.decide_slow(path, &seen, Some(because));
+                let why = crate::decide::spared_text(because);
                 let text = format!("{}; it is used all the same: {why}", slow_text(&seen));
                 self.event("path_slow_spared", Some(path), "slow", text);
             }
             SlowChange::Restored { path } => {
                 let text = String::from("no slow window for 5 min: in good standing again");
+                self.decide_restored(path);
                 self.event("path_restored", Some(path), "slow", text);
             }
             SlowChange::StorageSlow { median_ns, baseline_ns } => {
@@ -221,10 +224,12 @@ impl Engine {
                     median_ns / MICROSECOND,
                     baseline_ns / MICROSECOND
                 );
+                self.decide_storage_slow(Some((median_ns, baseline_ns)));
                 self.event("storage_slow", None, "slow", text);
             }
             SlowChange::StorageNormal => {
                 let text = String::from("the storage is as fast as it usually is again");
+                self.decide_storage_slow(None);
                 self.event("storage_normal", None, "slow", text);
             }
         }

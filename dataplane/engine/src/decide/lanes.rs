@@ -183,7 +183,7 @@ impl Engine {
         let wait = path.reconnect_at.saturating_sub(self.now);
         let decision = self
             .on_path(index, what, "3.5")
-            .count("attempts since it last worked", u64::from(path.backoff.attempts()), Limit::Informs)
+            .count("attempts since it last worked", u64::from(path.attempts), Limit::Informs)
             .time("next attempt in", wait, Limit::AtMost(RECONNECT_MAX));
         let decision = if path.portal_count() > 1 {
             let next = self.portal_for(index) as u64 + 1;

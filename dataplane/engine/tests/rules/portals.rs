@@ -39,6 +39,8 @@ fn a_lost_portal_is_no_lost_path() {
         s.wait_alive(SECOND, |_| true);
     }
     assert!(!s.events.contains(&"path_held_out"));
+    let decisions = s.engine.explain(s.now).paths[0].decisions.clone();
+    assert!(decisions.iter().any(|decision| decision.what == "go on over another portal"));
 }
 
 /// The path has failed when every portal was tried, once however often they are tried again.

@@ -11,6 +11,13 @@ use program::{AccessPolicy, DeviceProgram, MILLISECOND, Nanos, PathCommand, SECO
 use crate::rig::{Link, Rig};
 use crate::script::{Script, device};
 
+/// The last decision of these words about a path.
+fn decided(s: &Script, path: usize, what: &str) -> program::Decision {
+    let all = s.engine.explain(s.now).paths[path].decisions.clone();
+    let found = all.iter().rfind(|decision| decision.what == what).cloned();
+    found.unwrap_or_else(|| panic!("no decision `{what}` among {all:#?}"))
+}
+
 fn fails(s: &mut Script, path: usize) {
     s.reset(path);
     s.wait(0);
@@ -64,6 +71,10 @@ fn a_path_that_keeps_failing_is_held_out() {
     s.wait_alive(SECOND, |_| true);
     assert_eq!(s.state(0), "held");
     assert!(s.reason(0).contains("6 failures within 10 min"), "{}", s.reason(0));
+    let decision = decided(&s, 0, "hold it out");
+    assert_eq!((decision.rule, decision.figures[0].value), ("failure-limit", 6));
+    assert_eq!(decision.figures[0].limit, Some((program::Comparison::Above, 5)));
+    assert!(decision.until.contains("no other path is left") && decision.refused.len() == 2);
     for n in 0..50 {
         s.request(Read, n * 4096, 4096);
         let sent = s.take();
@@ -154,6 +165,7 @@ fn complaint_6_a_marginal_path_is_demoted() {
     assert_eq!((s.state(0), spoilt), ("slow", 10));
     assert!(s.reason(0).contains("it spoilt 10 of"), "{}", s.reason(0));
     assert!(s.events.contains(&"path_marginal"));
+    assert_eq!(decided(&s, 0, "demote it").rule, "marginal");
     s.request(Read, 0, 4096);
     let sent = s.take();
     assert_eq!(sent.path, 1);
@@ -194,6 +206,7 @@ fn complaint_12_a_slow_path_is_demoted_and_returns() {
     assert_eq!(rig.script.state(0), "slow", "{:?}", rig.script.events);
     let reason = rig.script.reason(0);
     assert!(reason.contains("of the last 12 windows") && reason.contains("siblings need"), "{reason}");
+    assert_eq!(decided(&rig.script, 0, "demote it").rule, "slow");
     let before = rig.sent[0];
     rig.run(10 * SECOND);
     assert_eq!(rig.sent[0], before, "no host request while the other is there");
