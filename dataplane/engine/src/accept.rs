@@ -175,6 +175,7 @@ impl Engine {
             believe_at: None,
             quarantine: None,
             resent: false,
+            late_on: 0,
             paced: false,
             ghost: false,
             hedged: false,

@@ -223,10 +223,10 @@ impl Engine {
     fn piece_done(&mut self, answered: &Answered, data: Option<BufferId>) {
         let key = answered.piece;
         let mark = answered.slot.flush_mark;
-        let (write, durable, refused_by, flush) = {
+        let (write, durable, refused_by, late_on, flush) = {
             let piece = self.pieces.get(key);
             let durable = answered.slot.durable || mark > 0;
-            (piece.is_write_like(), durable, piece.refused_by, piece.kind)
+            (piece.is_write_like(), durable, piece.refused_by, piece.late_on, piece.kind)
         };
         let domain = self.paths[answered.path].domain;
         if write && !durable {
@@ -243,6 +243,9 @@ impl Engine {
         }
         self.paths[answered.path].strikes = 0;
         self.disproved(refused_by);
+        if late_on != 0 {
+            self.late_elsewhere(late_on, answered.path);
+        }
         self.set_piece_state(key, PieceState::Done);
         self.pieces.get_mut(key).landed = data;
         self.piece_closed(key);

@@ -174,7 +174,8 @@ impl Engine {
             }
             let Some(offer) = path.offer.as_ref() else { continue };
             let last = self.active.last_resort && self.rules.w15_last_path;
-            if last && piece.copies > 0 && self.has_copy_on(index, key) {
+            // A second copy goes to another path, or it would wait behind the first.
+            if piece.copies > 0 && self.has_copy_on(index, key, last) {
                 continue;
             }
             if native_only && form_of(piece, offer) != Form::Native {
@@ -209,22 +210,26 @@ impl Engine {
         (room && in_flight < self.paths[index].program.in_flight).then_some((in_flight, bytes))
     }
 
-    /// The last path never gets a second copy (W15).
-    fn has_copy_on(&self, path: usize, key: Key) -> bool {
-        self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up()).any(
-            |lane| {
-                lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
-            },
-        )
+    /// A copy is on a lane of this path that may still answer it. The last path never gets a second
+    /// copy, not even while that lane is suspect (W15).
+    fn has_copy_on(&self, path: usize, key: Key, last: bool) -> bool {
+        let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
+        lanes.filter(|lane| if last { lane.is_up() } else { lane.is_trusted() }).any(|lane| {
+            lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
+        })
     }
 
-    /// Every one of these paths has answered the piece EIO, and there is one.
+    /// Every one of these paths has answered the piece EIO or has a copy of it, and there is one.
     fn only_refused(&self, key: Key, among: Among) -> bool {
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
         let mut paths =
             (0..self.count_of(among, write)).filter_map(|at| self.nth_of(among, write, at)).peekable();
-        paths.peek().is_some() && paths.all(|index| piece.refused_by & (1 << index.min(63)) != 0)
+        paths.peek().is_some()
+            && paths.all(|index| {
+                let asked = piece.copies > 0 && self.has_copy_on(index, key, false);
+                asked || piece.refused_by & (1 << index.min(63)) != 0
+            })
     }
 
     /// One path at a time: there a second opinion is a switch (W18, W20).

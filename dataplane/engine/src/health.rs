@@ -143,7 +143,7 @@ impl Engine {
         match lane.state {
             LaneState::Up => {
                 self.check_silence(slot);
-                self.check_age(slot);
+                self.judge_unanswered(slot);
                 self.check_suspicion(slot);
             }
             LaneState::Draining if lane.is_empty() => self.finish_drain(slot),
@@ -174,24 +174,8 @@ impl Engine {
         self.act(Action::SampleTcp(id));
     }
 
-    fn check_age(&mut self, slot: u16) {
-        let lane = self.lane_at(slot);
-        let now = self.now;
-        let canary_deadline = self.canary_deadline(slot);
-        let canary_late = lane.canary_sent.is_some_and(|sent| sent + canary_deadline <= now);
-        let overdue = self.overdue(slot);
-        if let Some((write, age)) = overdue {
-            let what = if write { "write" } else { "read" };
-            let text = format!("a {what} is unanswered for {} ms; the connection stands", age / MILLISECOND);
-            self.suspect(slot, Cause::Overdue, text);
-        } else if canary_late {
-            let text = format!("a canary read is unanswered for {} ms", canary_deadline / MILLISECOND);
-            self.suspect(slot, Cause::CanaryOverdue, text);
-        }
-    }
-
     /// No other lane is trusted.
-    fn is_last(&self, slot: u16) -> bool {
+    pub(crate) fn is_last(&self, slot: u16) -> bool {
         let path = self.lane_at(slot).path;
         let sibling = |&other: &u16| other != slot && self.lane_at(other).is_trusted();
         !self.has_sibling(path) && !self.paths[path].lanes.iter().any(sibling)
@@ -204,13 +188,9 @@ impl Engine {
 
     /// The same: the request, and the age it was allowed.
     pub(crate) fn overdue_slot(&self, slot: u16) -> Option<(&Slot, Nanos)> {
-        let now = self.now;
         let last = self.is_last(slot);
         self.lane_at(slot).in_order().find_map(|(_, entry)| {
-            let base = if entry.write { self.program.deadline.write } else { self.program.deadline.read };
-            let age = policies::request_deadline(base, entry.ahead + entry.len, last);
-            let counts = matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient;
-            (counts && entry.sent_at + age <= now).then_some((entry, age))
+            self.is_overdue(entry, last).then(|| (entry, self.allowed_age(entry, last)))
         })
     }
 
@@ -238,7 +218,7 @@ impl Engine {
         self.lane_at_mut(slot).suspicion = Some(Suspicion { since, cause });
         if before.is_none() {
             let rule = match cause {
-                Cause::LinkSilent => "W16",
+                Cause::LinkSilent | Cause::WindowClosed => "W16",
                 Cause::Overdue | Cause::CanaryOverdue => "W15",
                 Cause::Outrun => "hedge",
             };
@@ -286,7 +266,7 @@ impl Engine {
                 self.connection_lost(path, slot);
                 self.close(slot, Close::Abort);
             }
-            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed
                 if lasted >= GIVE_UP && !self.active.last_resort =>
             {
                 self.give_up(slot);

@@ -67,6 +67,8 @@ pub(crate) enum Cause {
     CanaryOverdue,
     /// Second copies of its reads were answered elsewhere while it sent no byte.
     Outrun,
+    /// The peer accepts no bytes (W16).
+    WindowClosed,
 }
 
 /// What a slot is used for.
@@ -209,6 +211,10 @@ pub(crate) struct Lane {
     pub(crate) outq_bytes: Option<u32>,
     /// What the kernel said last, as the rule of silence (W16) took it.
     pub(crate) evidence: Option<policies::TcpEvidence>,
+    /// When that was.
+    pub(crate) evidence_at: Nanos,
+    /// The sample before showed a closed window.
+    pub(crate) window_was_closed: bool,
     slots: Vec<Slot>,
     free: Vec<u16>,
     oldest: u16,
@@ -249,6 +255,8 @@ impl Lane {
             sent_bytes: 0,
             outq_bytes: None,
             evidence: None,
+            evidence_at: 0,
+            window_was_closed: false,
             slots: alloc::vec![FREE_SLOT; slots],
             free: (0..slots as u16).rev().collect(),
             oldest: NONE,

@@ -17,7 +17,7 @@ use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 
 use crate::engine::Engine;
 use crate::health::PROBES_IN_VAIN;
-use crate::lane::{Cause, Lane, LaneState, Slot, Use};
+use crate::lane::{Lane, LaneState, Slot, Use};
 use crate::path::Admin;
 use crate::request::{Kind, Origin, PieceState};
 use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
@@ -540,9 +540,8 @@ impl Engine {
         let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
+        lane.note_sample(now);
         lane.evidence = Some(evidence);
-        let judged = policies::silence::judge(&evidence);
-        let silent = judged == policies::Silence::LinkSilent;
         // A stopped server whose window is full: our kernel would take the closed window for a
         // dead link after TCP_USER_TIMEOUT and reset the connection, the only proof there is.
         let closed = sample.notsent_bytes > 0 && sample.unacked == 0;
@@ -557,9 +556,7 @@ impl Engine {
             self.close(id.slot, Close::Abort);
             return;
         }
-        if silent && now > lane.last_active {
-            self.suspect(id.slot, Cause::LinkSilent, format!("the link is silent: {sample}"));
-        }
+        self.judge_unanswered(id.slot);
     }
 
     pub(crate) fn shutdown(&mut self) {

@@ -45,6 +45,7 @@ mod rules;
 mod slab;
 mod status;
 mod steering;
+mod unanswered;
 mod verify;
 
 pub use action::{Action, Close, SendData};

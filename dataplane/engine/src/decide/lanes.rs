@@ -27,6 +27,7 @@ impl Engine {
             Cause::Overdue => self.late(slot),
             Cause::CanaryOverdue => self.canary_late(slot),
             Cause::Outrun => self.outrun(slot),
+            Cause::WindowClosed => self.window_closed(slot),
         };
         let decision = if last {
             decision.refused("stop using it", "no other path is usable")
@@ -38,7 +39,7 @@ impl Engine {
             Cause::LinkSilent => {
                 "a reply on this connection; silent 1 s longer, it is closed and opened anew"
             }
-            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun => {
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed => {
                 "a reply on this connection; without one for 2 s it is given up and the path connects anew"
             }
         };
@@ -76,6 +77,16 @@ impl Engine {
             ),
             None => decision,
         }
+    }
+
+    fn window_closed(&self, slot: u16) -> Decision {
+        let lane = self.lane_at(slot);
+        let evidence = lane.evidence.unwrap_or_default();
+        self.on_path(lane.path, "suspect", "W16")
+            .bytes("it does not take", u64::from(evidence.notsent_bytes), Limit::Above(0))
+            .count("segments unacknowledged", u64::from(evidence.unacked), Limit::AtMost(0))
+            .count("samples that show it", 2, Limit::AtLeast(2))
+            .refused("close it", "its process is stopped or busy, and its late replies are proof")
     }
 
     fn canary_late(&self, slot: u16) -> Decision {

@@ -150,6 +150,19 @@ impl Engine {
         self.decide(&decision);
     }
 
+    /// Requests are late on a connection that answers others (W15, W19).
+    pub(crate) fn decide_move_late(&mut self, slot: u16, requests: u64) {
+        let Some((entry, allowed)) = self.overdue_slot(slot) else { return };
+        let age = self.now - entry.sent_at;
+        let decision = self
+            .on_path(self.lane_at(slot).path, "ask another path too: late here", "W15")
+            .time("unanswered", age, Limit::AtLeast(allowed))
+            .count("requests", requests, Limit::Above(0))
+            .refused("suspect the connection", "it answers others, or its canary: this request is slow")
+            .until("the first good answer; if the other path's, it counts against this one");
+        self.decide(&decision);
+    }
+
     /// Many requests move at once.
     pub(crate) fn decide_pacing(&mut self, path: usize, requests: u32) {
         let decision = self

@@ -13,6 +13,7 @@ mod rig;
 mod script;
 mod simulated;
 mod steering;
+mod unanswered;
 
 use engine::{Close, Event, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
