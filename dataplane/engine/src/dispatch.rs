@@ -175,7 +175,7 @@ impl Engine {
             let Some(offer) = path.offer.as_ref() else { continue };
             let last = self.active.last_resort && self.rules.w15_last_path;
             // A second copy goes to another path, or it would wait behind the first.
-            if piece.copies > 0 && self.has_copy_on(index, key, last) {
+            if piece.resent && self.has_copy_on(index, key, last) {
                 continue;
             }
             if native_only && form_of(piece, offer) != Form::Native {
@@ -215,19 +215,30 @@ impl Engine {
     fn has_copy_on(&self, path: usize, key: Key, last: bool) -> bool {
         let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
         lanes.filter(|lane| if last { lane.is_up() } else { lane.is_trusted() }).any(|lane| {
-            lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
+            lane.in_order().any(|(_, slot)| match slot.used {
+                Use::Piece { piece, .. } => piece == key || self.was_part_of(key, piece),
+                _ => false,
+            })
         })
+    }
+
+    /// Whether a piece was cut anew out of another one, whose copy is open (`replace`).
+    fn was_part_of(&self, key: Key, old: Key) -> bool {
+        let (piece, old) = (self.pieces.get(key), self.pieces.get(old));
+        let same = piece.request.is_some() && piece.request == old.request;
+        same && old.offset < piece.end() && piece.offset < old.end()
     }
 
     /// Every one of these paths has answered the piece EIO or has a copy of it, and there is one.
     fn only_refused(&self, key: Key, among: Among) -> bool {
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
+        let last = self.active.last_resort && self.rules.w15_last_path;
         let mut paths =
             (0..self.count_of(among, write)).filter_map(|at| self.nth_of(among, write, at)).peekable();
         paths.peek().is_some()
             && paths.all(|index| {
-                let asked = piece.copies > 0 && self.has_copy_on(index, key, false);
+                let asked = piece.resent && self.has_copy_on(index, key, last);
                 asked || piece.refused_by & (1 << index.min(63)) != 0
             })
     }

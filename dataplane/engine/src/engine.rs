@@ -20,6 +20,7 @@
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
 //! | `hedge` | second copies of late reads | W2 |
+//! | `verdict` | what a sign means, by the fault table | 3.5 |
 //! | `unanswered` | nothing comes: why, and then | W15, W16, W19 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
 //! | `budget` | what failures cost, and whose they were | |

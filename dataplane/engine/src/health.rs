@@ -18,9 +18,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::Errno;
-use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
+use policies::faults::FaultClass;
+use policies::limits::{
+    ASK_AGAIN, DEVICE_BUSY, GIVE_UP, LAST_PATH_FACTOR, PROBATION_CANARY_INTERVAL, SAMPLE_INTERVAL,
+    SILENCE_PROBE_AFTER, SILENT_ABORT, STRIKES, ZOMBIE_SAMPLE_INTERVAL,
+};
+use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, Unproven, Writers};
 
-use crate::complete::STRIKES;
 use crate::engine::Engine;
 use crate::lane::{Cause, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
@@ -30,27 +34,6 @@ use crate::{Action, Close, LaneId};
 
 /// How often lanes with work in flight are looked at.
 pub(crate) const TICK: Nanos = 25 * MILLISECOND;
-/// Without a byte for this long the kernel is asked (W16).
-const QUIET: Nanos = 100 * MILLISECOND;
-/// At most this often.
-const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
-/// The same for a lane that is kept for late replies alone.
-const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
-/// A kept lane's peer is gone when so many probes of our kernel were sent in vain: it sends
-/// the next only when it has waited for the last, so two of them were surely not answered.
-pub(crate) const PROBES_IN_VAIN: u32 = 3;
-/// A silent link is aborted after this long (W1).
-pub(crate) const SILENT_ABORT: Nanos = SECOND;
-/// A suspect lane that stays without an answer this long is given up.
-pub(crate) const GIVE_UP: Nanos = 2 * SECOND;
-/// A device is busy while its last request is younger.
-const BUSY: Nanos = 10 * SECOND;
-/// Patience with the last usable path.
-const LAST_PATH_FACTOR: Nanos = 4;
-/// Between two attempts on a path that answered EIO while no other is there.
-const ASK_AGAIN: Nanos = SECOND;
-/// Between two canaries of a path on probation.
-const PROBATION_CANARY: Nanos = 100 * MILLISECOND;
 
 impl Engine {
     pub(crate) fn timer(&mut self) {
@@ -120,7 +103,7 @@ impl Engine {
 
     /// A host asked for something lately.
     pub(crate) fn is_busy(&self) -> bool {
-        self.last_request.is_some_and(|last| self.now < last + BUSY)
+        self.last_request.is_some_and(|last| self.now < last + DEVICE_BUSY)
     }
 
     fn identity_waits(&self) -> bool {
@@ -160,13 +143,14 @@ impl Engine {
     fn check_silence(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        let quiet = now - lane.last_active >= QUIET && now - lane.last_sample >= SAMPLE_INTERVAL;
+        let quiet =
+            now - lane.last_active >= SILENCE_PROBE_AFTER && now - lane.last_sample >= SAMPLE_INTERVAL;
         if lane.is_empty() || !quiet || lane.offer().local {
             return;
         }
         // Silence counts from when something was sent, not from the last idle moment.
         let oldest = lane.oldest().map_or(now, |index| lane.slot(index).sent_at);
-        if now - oldest < QUIET {
+        if now - oldest < SILENCE_PROBE_AFTER {
             return;
         }
         lane.last_sample = now;
@@ -263,7 +247,7 @@ impl Engine {
                 let path = self.lane_at(slot).path;
                 self.paths[path].failed_before = true;
                 self.decide_silent_abort(path, lasted);
-                self.connection_lost(path, slot);
+                self.connection_lost(path, slot, FaultClass::Silent);
                 self.close(slot, Close::Abort);
             }
             Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed
@@ -361,13 +345,14 @@ impl Engine {
         let waits_for_canaries =
             path.sick || path.probation.as_ref().is_some_and(|probation| probation.share_ppm(self.now) == 0);
         if waits_for_canaries {
-            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY };
+            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY_INTERVAL };
             return Some(lane.last_canary + pace);
         }
         let regular = path.canary.next_due(lane.last_reply, self.is_busy());
         // W16: with work in flight and not a byte for 100 ms, a read tells whether
         // the server or only that request is slow.
-        let quiet = lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + QUIET);
+        let quiet =
+            lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + SILENCE_PROBE_AFTER);
         Some(quiet.map_or(regular, |quiet| quiet.min(regular)))
     }
 

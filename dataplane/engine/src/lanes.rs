@@ -13,19 +13,17 @@ use alloc::vec::Vec;
 
 use nbd::Errno;
 use policies::Probation;
+use policies::faults::FaultClass;
+use policies::limits::{LEAVING_RETRY, PROBES_IN_VAIN, REFUSED_RETRY};
 use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 
 use crate::engine::Engine;
-use crate::health::PROBES_IN_VAIN;
 use crate::lane::{Lane, LaneState, Slot, Use};
 use crate::path::Admin;
 use crate::request::{Kind, Origin, PieceState};
+use crate::verdict::class_of;
 use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
 
-/// A server that was turned away is asked again after this long.
-const REFUSED_RETRY: Nanos = 10 * SECOND;
-/// A server that announced its shutdown is not called again before.
-const LEAVING_RETRY: Nanos = SECOND;
 /// A lane that was given up has stopped sending by then.
 const QUIETED: Nanos = SECOND;
 /// Old connections kept per path.
@@ -262,7 +260,7 @@ impl Engine {
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
         self.decide_leaving(path, LEAVING_RETRY);
         self.blame(path);
-        self.connection_lost(path, id.slot);
+        self.connection_lost(path, id.slot, FaultClass::Refused);
         self.regroup();
     }
 
@@ -336,8 +334,9 @@ impl Engine {
             return;
         }
         let by_us = matches!(fault, LaneFault::ByUs | LaneFault::Drained);
+        let class = class_of(fault, lane.accepted);
         if lane.beside {
-            self.attempt_failed(lane, draw);
+            self.attempt_failed(lane, class, draw);
             return;
         }
         if !by_us {
@@ -348,11 +347,11 @@ impl Engine {
         }
         let exhausted = if lane.accepted {
             if !by_us {
-                self.connection_lost(index, lane.id.slot);
+                self.connection_lost(index, lane.id.slot, class);
             }
             false
         } else {
-            self.attempt_failed(lane, draw)
+            self.attempt_failed(lane, class, draw)
         };
         let connected = self.paths[index].portals.in_use().is_some();
         let due = if connected {
@@ -458,7 +457,7 @@ impl Engine {
         path.failed_before = true;
         path.errors += 1;
         path.reconnect_at = now + path.backoff.next_delay(draw);
-        self.connection_lost(index, slot);
+        self.connection_lost(index, slot, FaultClass::TransportReset);
         self.limit_zombies(index);
         self.domain_lost_lane(index);
         if !self.owes_proof(self.lane_at(slot)) {

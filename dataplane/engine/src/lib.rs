@@ -46,6 +46,7 @@ mod slab;
 mod status;
 mod steering;
 mod unanswered;
+mod verdict;
 mod verify;
 
 pub use action::{Action, Close, SendData};

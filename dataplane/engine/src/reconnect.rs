@@ -20,6 +20,7 @@
 //! among the lanes a path has, and if they fail nothing happens to the path.
 
 use policies::Attempt;
+use policies::faults::FaultClass;
 use program::Nanos;
 
 use crate::engine::Engine;
@@ -45,14 +46,14 @@ impl Engine {
 
     /// A lane that carried I/O broke or is given up. If it was the last one of its path, the
     /// path has lost its connection: by its own fault, or only a portal's.
-    pub(crate) fn connection_lost(&mut self, index: usize, slot: u16) {
+    pub(crate) fn connection_lost(&mut self, index: usize, slot: u16, class: FaultClass) {
         if self.paths[index].portals.in_use().is_none() || self.is_carried_beside(index, slot) {
             return;
         }
         self.begin_round(index);
         let counted = core::mem::take(&mut self.paths[index].silent_counted);
         if self.paths[index].portal_count() == 1 && !counted {
-            self.path_failed(index);
+            self.path_failed(index, class);
         }
     }
 
@@ -73,7 +74,7 @@ impl Engine {
         if self.paths[index].portal_count() > 1 {
             self.begin_round(index);
         } else if !core::mem::replace(&mut self.paths[index].silent_counted, true) {
-            self.path_failed(index);
+            self.path_failed(index, FaultClass::Silent);
         }
     }
 
@@ -111,7 +112,7 @@ impl Engine {
         let lost = path.lost_portal.take();
         if lost == Some(portal) && path.portal_count() > 1 {
             // Every door was tried, and this one had failed before.
-            self.path_failed(index);
+            self.path_failed(index, FaultClass::TransportReset);
         }
         if beside && lost.is_none() {
             self.decide_portal_return(index, portal);
@@ -142,7 +143,7 @@ impl Engine {
 
     /// A connection that never carried I/O could not be made, or not be proven. Whether every
     /// portal has had its attempt.
-    pub(crate) fn attempt_failed(&mut self, lane: &Lane, draw: u64) -> bool {
+    pub(crate) fn attempt_failed(&mut self, lane: &Lane, class: FaultClass, draw: u64) -> bool {
         let (index, now) = (lane.path, self.now);
         if !self.is_carried_beside(index, lane.id.slot) && self.paths[index].portals.in_use().is_some() {
             // It was closed on purpose; that it does not come back is another matter.
@@ -152,7 +153,7 @@ impl Engine {
         let exhausted = path.portals.on_failed(now, lane.portal, draw);
         let failed = exhausted && path.portal_count() > 1 && path.lost_portal.take().is_some();
         if failed {
-            self.path_failed(index);
+            self.path_failed(index, class);
         }
         exhausted
     }

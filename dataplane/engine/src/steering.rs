@@ -23,6 +23,7 @@
 use alloc::format;
 use alloc::string::String;
 
+use policies::faults::{FaultClass, PathAction};
 use policies::limits::MICROSECOND;
 use policies::slow::{SlowChange, SlowSeen};
 use policies::standing::{Held, Standing, standing};
@@ -105,15 +106,12 @@ impl Engine {
         first
     }
 
-    /// The path lost its last connection, by a fault of its own.
-    pub(crate) fn path_failed(&mut self, index: usize) {
+    /// The path lost its last connection, by a fault of this class.
+    pub(crate) fn path_failed(&mut self, index: usize, class: FaultClass) {
         let now = self.now;
         // What all paths share is nobody's fault, and holding them out would only keep the
         // device away longer.
-        let others = |other: &usize| *other != index && self.paths[*other].admin == Admin::In;
-        let mut others = (0..self.paths.len()).filter(others).peekable();
-        let shared = others.peek().is_some() && others.all(|other| !self.answers_now(other));
-        if shared {
+        if self.verdict_on_failure(index, class, true).path != PathAction::HoldOut {
             self.decide_shared_failure(index);
             return;
         }
@@ -128,7 +126,7 @@ impl Engine {
         }
     }
 
-    fn answers_now(&self, index: usize) -> bool {
+    pub(crate) fn answers_now(&self, index: usize) -> bool {
         self.standing_of(index) > Some(Standing::Suspect)
     }
 

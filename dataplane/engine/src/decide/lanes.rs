@@ -5,14 +5,13 @@
 
 use policies::explain::{Decision, Limit, Unit};
 use policies::limits::{
-    BACKOFF_CAP, FULL_SHARE_PPM, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES, PROBATION_SHARE_PPM,
+    BACKOFF_CAP, FULL_SHARE_PPM, GIVE_UP, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES,
+    PROBATION_SHARE_PPM, SILENT_ABORT, STRIKES,
 };
 use program::Nanos;
 
 use crate::LaneFault;
-use crate::complete::STRIKES;
 use crate::engine::Engine;
-use crate::health::{GIVE_UP, SILENT_ABORT};
 use crate::lane::{Cause, LaneState};
 
 /// The longest wait between two attempts, jitter included.

@@ -38,8 +38,6 @@ pub struct Script {
     pub opening: Vec<(LaneId, usize)>,
     /// Portal of every lane that was opened.
     pub portals: Vec<(LaneId, usize)>,
-    /// Lanes of which the kernel is to be asked.
-    pub sampled: Vec<LaneId>,
     pub closing: Vec<(LaneId, Close)>,
     /// Lanes that were opened with a kill, and of what.
     pub kills: Vec<(LaneId, LaneId)>,
@@ -145,7 +143,6 @@ impl Script {
             replies: Vec::new(),
             opening: Vec::new(),
             portals: Vec::new(),
-            sampled: Vec::new(),
             closing: Vec::new(),
             kills: Vec::new(),
             sampled: Vec::new(),
@@ -175,7 +172,6 @@ impl Script {
                     self.portals.push((lane, portal));
                     self.kills.extend(kill.map(|target| (lane, target)));
                 }
-                Action::SampleTcp(lane) => self.sampled.push(lane),
                 Action::UserTimeout { lane, enable } => self.timed.push((lane, enable)),
                 Action::SampleTcp(lane) => self.sampled.push(lane),
                 Action::CloseLane { lane, how } => self.closing.push((lane, how)),
