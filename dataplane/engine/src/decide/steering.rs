@@ -7,6 +7,7 @@ use policies::limits::{
     SLOW_CLEAN, SLOW_FACTOR, SLOW_SAMPLES_MIN, SLOW_WINDOWS_SLOW,
 };
 use policies::slow::{SlowSeen, Spared};
+use policies::{Standing, Subject};
 use program::Nanos;
 
 use crate::engine::Engine;
@@ -17,13 +18,7 @@ impl Engine {
         let failures = u64::from(self.paths[path].steering.limit.failures(self.now));
         let allowed = u64::from(FAILURES_ALLOWED);
         let decision = match until {
-            Some(until) => self
-                .on_path(path, "hold it out", "failure-limit")
-                .count("failures within 10 min", failures, Limit::Above(allowed))
-                .time("held out for", until.saturating_sub(self.now), Limit::Informs)
-                .refused("use it when it is back", "each failure moves all that is in flight on it")
-                .refused("hold it out when it is the last", "a flapping path is better than none")
-                .until("that time is over, no other path is left, or `path reinstate`"),
+            Some(_) => self.held_out(path, self.now),
             None => self
                 .on_path(path, "count a failure", "failure-limit")
                 .count("failures within 10 min", failures, Limit::AtMost(allowed))
@@ -31,6 +26,30 @@ impl Engine {
                 .until("10 min without another"),
         };
         self.decide(&decision);
+    }
+
+    fn held_out(&self, path: usize, now: Nanos) -> Decision {
+        let limit = &self.paths[path].steering.limit;
+        let left = limit.held_until().unwrap_or(now).saturating_sub(now);
+        Decision::new(now, Subject::Path(path), "hold it out", "failure-limit")
+            .count(
+                "failures within 10 min",
+                u64::from(limit.failures(now)),
+                Limit::Above(u64::from(FAILURES_ALLOWED)),
+            )
+            .time("held out for", left, Limit::Informs)
+            .refused("use it when it is back", "each failure moves all that is in flight on it")
+            .refused("hold it out when it is the last", "a flapping path is better than none")
+            .until("that time is over, no other path is left, or `path reinstate`")
+    }
+
+    /// Why a path is held out or demoted at this moment.
+    pub(crate) fn standing_now(&self, index: usize, now: Nanos) -> Decision {
+        match self.paths[index].steering.standing {
+            Some(Standing::HeldOut) => self.held_out(index, now),
+            _ if self.slow.is_demoted(index) => self.demoted_slow(index, now, &self.slow.seen(index)),
+            _ => self.demoted_marginal(index, now),
+        }
     }
 
     /// It failed, and so did every other.
@@ -55,12 +74,16 @@ impl Engine {
 
     /// It spoils too many requests.
     pub(crate) fn decide_marginal(&mut self, path: usize) {
+        let decision = self.demoted_marginal(path, self.now);
+        self.decide(&decision);
+    }
+
+    fn demoted_marginal(&self, path: usize, now: Nanos) -> Decision {
         let marginal = &self.paths[path].steering.marginal;
-        let counts = marginal.counts(self.now);
-        let left = marginal.until().unwrap_or(self.now).saturating_sub(self.now);
+        let counts = marginal.counts(now);
+        let left = marginal.until().unwrap_or(now).saturating_sub(now);
         let (troubled, requests) = (u64::from(counts.troubled), u64::from(counts.requests.max(1)));
-        let decision = self
-            .on_path(path, "demote it", "marginal")
+        Decision::new(now, Subject::Path(path), "demote it", "marginal")
             .count(
                 "requests spoilt within a minute",
                 troubled,
@@ -74,8 +97,7 @@ impl Engine {
             )
             .time("without another before it returns", left, Limit::Informs)
             .refused("take it out", "it works, and may be all there is left")
-            .until("that time passes without another, or `path reinstate`");
-        self.decide(&decision);
+            .until("that time passes without another, or `path reinstate`")
     }
 
     fn slow_figures(decision: &Decision, seen: &SlowSeen) -> Decision {
@@ -93,9 +115,7 @@ impl Engine {
     /// It is slow against its siblings. `spared`: why nothing is done.
     pub(crate) fn decide_slow(&mut self, path: usize, seen: &SlowSeen, spared: Option<Spared>) {
         let decision = match spared {
-            None => Self::slow_figures(&self.on_path(path, "demote it", "slow"), seen)
-                .refused("take it out", "slow is not dead, and it may be all there is left")
-                .until("5 min without a slow window, or `path reinstate`"),
+            None => self.demoted_slow(path, self.now, seen),
             Some(because) => {
                 Self::slow_figures(&self.on_path(path, "keep it though it is slow", "slow"), seen)
                     .refused("demote it", spared_text(because))
@@ -103,6 +123,12 @@ impl Engine {
             }
         };
         self.decide(&decision);
+    }
+
+    fn demoted_slow(&self, path: usize, now: Nanos, seen: &SlowSeen) -> Decision {
+        Self::slow_figures(&Decision::new(now, Subject::Path(path), "demote it", "slow"), seen)
+            .refused("take it out", "slow is not dead, and it may be all there is left")
+            .until("5 min without a slow window, or `path reinstate`")
     }
 
     /// It is as fast as its siblings again.
