@@ -129,6 +129,10 @@ pub const BACKOFF_FIRST: Nanos = 100 * MILLISECOND;
 pub const BACKOFF_CAP: Nanos = 30 * SECOND;
 /// Jitter is plus or minus 1/4.
 pub const BACKOFF_JITTER_DIVISOR: u64 = 4;
+/// A server that was turned away is asked again after this long.
+pub const REFUSED_RETRY: Nanos = 10 * SECOND;
+/// A server that announced its shutdown is not called again before.
+pub const LEAVING_RETRY: Nanos = SECOND;
 /// Connected over a lesser portal for this long before a better one is tried again.
 pub const PORTAL_RETURN_AFTER: Nanos = MINUTE;
 
@@ -151,12 +155,25 @@ pub const SILENCE_RTO_FACTOR: u64 = 2;
 /// A link with unacknowledged bytes and no ACK for this long is silent whatever the RTO:
 /// the kernel doubles it at every retransmission, so twice the RTO would never be reached.
 pub const SILENCE_CEILING: Nanos = SECOND;
+/// A lane without a byte is looked at through the kernel at most this often.
+pub const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
+/// The same for a lane that is kept for late replies alone.
+pub const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
+/// A kept lane's peer is gone when so many probes of our kernel were sent in vain: it sends
+/// the next only when it has waited for the last, so two of them were surely not answered.
+pub const PROBES_IN_VAIN: u32 = 3;
+/// A lane whose link stays silent this long after it was first seen so is aborted (rule W1).
+pub const SILENT_ABORT: Nanos = SECOND;
+/// A lane that stays suspect for another reason this long without an answer is given up.
+pub const GIVE_UP: Nanos = 2 * SECOND;
 /// Default TCP_USER_TIMEOUT on lanes in use.
 pub const USER_TIMEOUT: Nanos = 2 * SECOND;
 /// Default canary interval on a usable path of a busy device.
 pub const CANARY_INTERVAL: Nanos = SECOND;
 /// Default canary interval on a usable path of an idle device.
 pub const CANARY_IDLE: Nanos = 10 * SECOND;
+/// A device is busy while its last request is younger.
+pub const DEVICE_BUSY: Nanos = 10 * SECOND;
 /// Default age at which a canary counts as failed.
 pub const CANARY_DEADLINE: Nanos = SECOND;
 /// Shorter canary intervals are taken as this: a probe is not a load test.
@@ -168,6 +185,15 @@ pub const CANARY_PHASE_DIVISOR: u64 = 4;
 
 /// Canaries in a row that must be answered well before host I/O.
 pub const PROBATION_CANARIES: u32 = 3;
+/// Between two of them.
+pub const PROBATION_CANARY_INTERVAL: Nanos = 100 * MILLISECOND;
+/// Errors in a row that no other path confirms, of requests or canaries, that take a path out.
+pub const STRIKES: u8 = 3;
+/// How long an EIO waits for a second opinion while the other paths are away. Longer than a
+/// server's restart takes, far shorter than the hold: a medium error must reach the host.
+pub const SECOND_OPINION: Nanos = 30 * SECOND;
+/// Between two attempts on a path that answered EIO while no other is there.
+pub const ASK_AGAIN: Nanos = SECOND;
 /// Share of the choices on probation, in parts per million: 5 %.
 pub const PROBATION_SHARE_PPM: u32 = 50_000;
 /// How long the small share lasts.
@@ -278,6 +304,10 @@ const _: () = {
     assert!(WRITE_DEADLINE < NO_PATH_HOLD, "a hold shorter than a deadline fails what would have moved");
     assert!(SILENCE_PROBE_AFTER < SILENCE_FLOOR, "a probe is out before its silence is judged");
     assert!(SILENCE_FLOOR < SILENCE_CEILING && SILENCE_CEILING < USER_TIMEOUT);
+    assert!(SAMPLE_INTERVAL < SILENCE_FLOOR && SILENT_ABORT <= GIVE_UP && GIVE_UP <= USER_TIMEOUT);
+    assert!(ASK_AGAIN < SECOND_OPINION && SECOND_OPINION < NO_PATH_HOLD && STRIKES > 1);
+    assert!(LEAVING_RETRY <= REFUSED_RETRY && DEVICE_BUSY >= CANARY_INTERVAL);
+    assert!(PROBATION_CANARY_INTERVAL >= CANARY_INTERVAL_MIN);
     assert!(CANARY_INTERVAL_MIN <= CANARY_INTERVAL && CANARY_INTERVAL <= CANARY_IDLE);
     assert!(CANARY_PHASE_DIVISOR >= 2, "a phase may not eat the interval");
     assert!(0 < PROBATION_SHARE_PPM && PROBATION_SHARE_PPM < FULL_SHARE_PPM && PROBATION_CANARIES > 0);

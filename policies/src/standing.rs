@@ -13,7 +13,7 @@
 //! | demoted | slow against its siblings, or marginal: works, but worse |
 //! | proving | on probation with canaries only |
 //! | held out | failed too often |
-//! | suspect | does not answer now |
+//! | suspect | does not answer now, or answers EIO where others do not |
 //!
 //! **Standing before group.** A good path of a lesser group goes before a demoted one of the best:
 //! the configured order says what is better among paths that work as they should. Returning
@@ -56,7 +56,8 @@ impl Standing {
 /// What the rules say of one connected and identified path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Held {
-    /// All its lanes are suspect ([`crate::silence`], [`crate::hedge`], a late canary).
+    /// All its lanes are suspect ([`crate::silence`], [`crate::hedge`], a late canary), or it alone answers EIO
+    /// ([`crate::faults::PathAction::Canaries`]).
     pub suspect: bool,
     /// [`crate::FailureLimit::holds_out`], asked as if it were not the last.
     pub held_out: bool,

@@ -175,6 +175,8 @@ impl Engine {
             believe_at: None,
             quarantine: None,
             resent: false,
+            late_on: 0,
+            paced: false,
             ghost: false,
             hedged: false,
             hedge_bytes: 0,

@@ -2,10 +2,9 @@
 //! Which paths carry I/O now (design 3.4; rules W18, W20).
 //!
 //! ```text
-//! usable   = in by the operator, connected, identity proven, no suspicion, not sick,
-//!            past the canaries of its probation
-//! none     -> last resort: whatever is connected and proven, what answers before what is
-//!             suspect (a path is never held back when it is the last one)
+//! usable   = in by the operator, connected, identity proven, and of the best standing that
+//!            exists (`steering`): a path is never held back when it is the last one
+//! suspect  -> last resort: not even one of them answers now
 //! members  = active-active:  the usable paths of the chosen priority
 //!            active-passive: one path, kept until it is not usable or a better
 //!                            group takes over by the failback rule
@@ -21,7 +20,7 @@
 use alloc::vec::Vec;
 
 use nbd::TransmissionFlags;
-use policies::Probation;
+use policies::Standing;
 use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, ReportKind};
 
 use crate::Action;
@@ -43,6 +42,8 @@ pub(crate) struct Active {
     pub(crate) policy: AccessPolicy,
     /// FUA on every write (W18).
     pub(crate) write_through: bool,
+    /// Standing of the paths in use.
+    pub(crate) best: Option<Standing>,
     /// No healthy path: suspect ones are used.
     pub(crate) last_resort: bool,
     /// Active-passive: the old path must finish first.
@@ -61,6 +62,7 @@ impl Default for Active {
             priority: None,
             policy: AccessPolicy::ActiveActive,
             write_through: false,
+            best: None,
             last_resort: false,
             waiting_for: None,
             parked: Vec::new(),
@@ -72,12 +74,23 @@ impl Default for Active {
 impl Engine {
     /// Works out anew what carries I/O; called after every change of a path.
     pub(crate) fn regroup(&mut self) {
-        self.mark_usable();
+        if self.mark_standings() {
+            self.failback.force();
+        }
         self.narrow_policy();
-        let mut usable: Vec<usize> = (0..self.paths.len()).filter(|&path| self.paths[path].usable).collect();
-        self.active.last_resort = usable.is_empty();
-        if usable.is_empty() {
-            usable = self.last_resort();
+        let standings = self.paths.iter().filter_map(|path| path.steering.standing);
+        let best = policies::standing::in_use(standings);
+        self.active.best = best;
+        let mut usable: Vec<usize> =
+            (0..self.paths.len()).filter(|&path| self.paths[path].steering.is_of(best)).collect();
+        let lesser = self.writers_of_lesser_standing(&usable);
+        self.active.last_resort = best.min(lesser.or(best)) <= Some(Standing::Suspect);
+        if lesser.is_some() {
+            usable.extend(
+                (0..self.paths.len())
+                    .filter(|&path| self.paths[path].steering.is_of(lesser) && self.paths[path].writable()),
+            );
+            usable.sort_unstable();
         }
         self.choose_members(&usable);
         self.note_held();
@@ -86,58 +99,18 @@ impl Engine {
         self.report_paths();
     }
 
-    fn mark_usable(&mut self) {
-        let mut first = false;
-        for index in 0..self.paths.len() {
-            let usable = self.is_healthy(index);
-            let now = self.now;
-            let path = &mut self.paths[index];
-            if usable && !path.usable {
-                path.usable_since = now;
-                // The delay is for returning: a path that comes up for the first time
-                // takes its place at once.
-                first |= !core::mem::replace(&mut path.was_usable, true);
-            }
-            path.usable = usable;
+    /// None of these can be written through, and others can: the best standing of those.
+    fn writers_of_lesser_standing(&self, usable: &[usize]) -> Option<Standing> {
+        if usable.iter().any(|&path| self.paths[path].writable()) {
+            return None;
         }
-        if first {
-            self.failback.force();
-        }
+        let writable = self.paths.iter().filter(|path| path.writable());
+        policies::standing::in_use(writable.filter_map(|path| path.steering.standing))
     }
 
-    fn is_healthy(&self, index: usize) -> bool {
-        let path = &self.paths[index];
-        let past_canaries = path.probation.as_ref().is_none_or(|probation| probation.share_ppm(self.now) > 0);
-        path.admin == Admin::In
-            && path.proven
-            && !path.sick
-            && past_canaries
-            && path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted())
-    }
-
-    /// What is used when nothing is usable: of what is connected and proven rather what answers, such as a path
-    /// on probation, than what is silent, if that is as writable.
-    fn last_resort(&self) -> Vec<usize> {
-        let connected: Vec<usize> = (0..self.paths.len()).filter(|&path| self.is_last_resort(path)).collect();
-        let answers = |&path: &usize| {
-            let path = &self.paths[path];
-            !path.sick && path.lanes.iter().any(|&slot| self.lane_at(slot).is_trusted())
-        };
-        let answering: Vec<usize> = connected.iter().copied().filter(answers).collect();
-        let writable = |paths: &[usize]| paths.iter().any(|&path| self.paths[path].writable());
-        let enough = !answering.is_empty() && (writable(&answering) || !writable(&connected));
-        if enough { answering } else { connected }
-    }
-
-    /// Better than nothing: connected and proven.
-    fn is_last_resort(&self, index: usize) -> bool {
-        let path = &self.paths[index];
-        path.admin == Admin::In && path.proven && path.lanes.iter().any(|&slot| self.lane_at(slot).is_up())
-    }
-
-    /// Whether some path other than this one is usable.
+    /// Whether some path other than this one answers, so that this one can be left.
     pub(crate) fn has_sibling(&self, index: usize) -> bool {
-        (0..self.paths.len()).any(|other| other != index && self.paths[other].usable)
+        (0..self.paths.len()).any(|other| other != index && self.paths[other].steering.answers())
     }
 
     /// W18: what the servers offer may narrow the policy.
@@ -173,7 +146,7 @@ impl Engine {
     fn choose_members(&mut self, usable: &[usize]) {
         let ranks: Vec<(u32, Nanos)> = usable
             .iter()
-            .map(|&path| (self.paths[path].program.priority, self.paths[path].usable_since))
+            .map(|&path| (self.paths[path].program.priority, self.paths[path].steering.since))
             .collect();
         self.active.priority = self.failback.choose(self.now, self.active.priority, &ranks);
         let group: Vec<usize> = usable
@@ -311,16 +284,22 @@ impl Engine {
     fn report_paths(&mut self) {
         for index in 0..self.paths.len() {
             let (state, access) = self.state_of(index);
+            if self.paths[index].admin == Admin::Removed {
+                continue;
+            }
+            let unchanged = (self.paths[index].state, self.paths[index].access) == (state, access);
+            if state == PathState::Up && !self.paths[index].reason.is_empty() {
+                self.paths[index].explain("", alloc::string::String::new());
+            }
+            if unchanged {
+                continue;
+            }
+            if matches!(state, PathState::Held | PathState::Slow)
+                && let Some((rule, text)) = self.standing_reason(index)
+            {
+                self.paths[index].explain(rule, text);
+            }
             let path = &mut self.paths[index];
-            if path.admin == Admin::Removed {
-                continue;
-            }
-            if state == PathState::Up && !path.reason.is_empty() {
-                path.explain("", alloc::string::String::new());
-            }
-            if (path.state, path.access) == (state, access) {
-                continue;
-            }
             let kind = ReportKind::PathState {
                 path: path.program.name.clone(),
                 from: path.state,
@@ -339,15 +318,16 @@ impl Engine {
     fn state_of(&self, index: usize) -> (PathState, Access) {
         let path = &self.paths[index];
         let carries = self.active.members.contains(&index) || self.active.writers.contains(&index);
-        let access = if !path.usable {
-            Access::Unavailable
-        } else if !carries {
-            Access::Standby
-        } else if Some(path.program.priority) == self.paths.iter().map(|p| p.program.priority).max() {
-            Access::Optimized
-        } else {
-            Access::NonOptimized
-        };
+        let access =
+            if path.steering.standing < Some(Standing::Demoted) && !(carries && path.steering.answers()) {
+                Access::Unavailable
+            } else if !carries {
+                Access::Standby
+            } else if Some(path.program.priority) == self.paths.iter().map(|p| p.program.priority).max() {
+                Access::Optimized
+            } else {
+                Access::NonOptimized
+            };
         let unproven = path.lanes.iter().any(|&slot| self.lane_at(slot).state == LaneState::Unproven);
         let state = match path.admin {
             Admin::Drained => PathState::Drained,
@@ -363,13 +343,16 @@ impl Engine {
     }
 
     fn state_of_connected(&self, index: usize, carries: bool) -> PathState {
-        if self.paths[index].probation.as_ref().is_some_and(|probation: &Probation| !probation.done(self.now))
-        {
-            PathState::Probation
-        } else if carries {
-            PathState::Up
-        } else {
-            PathState::Standby
+        let path = &self.paths[index];
+        match path.steering.standing {
+            // In use it is not held, whatever its standing: there is nothing better.
+            Some(Standing::HeldOut) if !carries => PathState::Held,
+            Some(Standing::Demoted) => PathState::Slow,
+            _ if path.probation.as_ref().is_some_and(|probation| !probation.done(self.now)) => {
+                PathState::Probation
+            }
+            _ if carries => PathState::Up,
+            _ => PathState::Standby,
         }
     }
 }

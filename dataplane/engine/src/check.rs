@@ -5,6 +5,7 @@
 //! piece belongs to a request or waits for late copies only, every copy is on a
 //! lane or in doubt.
 
+use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -103,6 +104,7 @@ impl Engine {
             + queues.writes.len()
             + queues.discards.len()
             + queues.flushes.len()
+            + queues.moved.iter().map(VecDeque::len).sum::<usize>()
             + self.active.parked.len()
             + self.replay.as_ref().map_or(0, |replay| replay.readers.len());
         let marked = self.pieces.iter().filter(|(_, piece)| piece.queued).count();

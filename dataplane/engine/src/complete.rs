@@ -14,8 +14,9 @@ use alloc::format;
 use alloc::string::String;
 
 use nbd::{Command, Errno};
-use policies::faults::{FaultClass, classify_errno, host_errno};
-use program::{AccessPolicy, Nanos, SECOND, Writers};
+use policies::faults::{FaultClass, PathAction, RequestAction, classify_errno, host_errno};
+use policies::limits::{SECOND_OPINION, STRIKES};
+use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Slot, Use};
@@ -23,14 +24,6 @@ use crate::request::{Kind, Origin, PieceState, Request, RequestState};
 use crate::retain::Settled;
 use crate::slab::Key;
 use crate::{Action, BufferId, Digest, LaneId, Rules, SendData};
-
-/// How long an EIO waits for a second opinion while the other paths are away.
-/// Longer than a server's restart takes, far shorter than the hold: a medium
-/// error must reach the host.
-pub(crate) const SECOND_OPINION: Nanos = 30 * SECOND;
-
-/// Unconfirmed EIOs in a row that take a path out.
-pub(crate) const STRIKES: u8 = 3;
 
 /// EIO and the like: the storage itself failed.
 pub(crate) fn is_storage_error(errno: Errno) -> bool {
@@ -86,6 +79,9 @@ impl Engine {
 
     fn piece_reply(&mut self, answered: &Answered, result: Result<(), Errno>, data: Option<BufferId>) {
         self.pieces.get_mut(answered.piece).copies -= 1;
+        if answered.slot.paced {
+            self.paced_answered(answered.path, &answered.slot);
+        }
         if result.is_ok() {
             self.count_on_path(answered);
         }
@@ -176,6 +172,7 @@ impl Engine {
         if matches!(command, Command::Read | Command::Write) {
             path.bytes += answered.slot.len;
             path.latency.record(answered.slot.write, answered.slot.len, service);
+            self.answered_well(answered.path, answered.slot.write, answered.slot.len, service);
         }
         if command == Command::Read {
             self.hedges.on_reply(self.now, answered.slot.len, service);
@@ -219,10 +216,10 @@ impl Engine {
     fn piece_done(&mut self, answered: &Answered, data: Option<BufferId>) {
         let key = answered.piece;
         let mark = answered.slot.flush_mark;
-        let (write, durable, refused_by, flush) = {
+        let (write, durable, refused_by, late_on, flush) = {
             let piece = self.pieces.get(key);
             let durable = answered.slot.durable || mark > 0;
-            (piece.is_write_like(), durable, piece.refused_by, piece.kind)
+            (piece.is_write_like(), durable, piece.refused_by, piece.late_on, piece.kind)
         };
         let domain = self.paths[answered.path].domain;
         if write && !durable {
@@ -239,6 +236,9 @@ impl Engine {
         }
         self.paths[answered.path].strikes = 0;
         self.disproved(refused_by);
+        if late_on != 0 {
+            self.late_elsewhere(late_on, answered.path);
+        }
         self.set_piece_state(key, PieceState::Done);
         self.pieces.get_mut(key).landed = data;
         self.piece_closed(key);
@@ -267,23 +267,18 @@ impl Engine {
     fn piece_error(&mut self, answered: &Answered, errno: Errno) {
         let key = answered.piece;
         self.blame_rule(answered.path, "W7");
-        let class = match classify_errno(errno.to_wire()) {
-            FaultClass::RequestError | FaultClass::Capacity if !self.rules.w7_definite_errors => {
-                FaultClass::StorageError
-            }
-            class => class,
-        };
         // A read may have a copy elsewhere that still answers.
         let left = answered.moved || self.hedge_left(key, &answered.slot);
-        match class {
-            FaultClass::RequestError | FaultClass::Capacity if left && !answered.moved => {}
-            FaultClass::RequestError | FaultClass::Capacity => {
+        let (class, verdict) = self.verdict_on_error(errno, 1);
+        match verdict.request {
+            RequestAction::ToHost if left && !answered.moved => {}
+            RequestAction::ToHost => {
                 let errno = Errno::from_wire(host_errno(class, errno.to_wire())).unwrap_or(Errno::Io);
                 // A copy elsewhere may still succeed, but the server understood the
                 // request and turned it down: another will too (W7).
                 self.piece_failed(key, errno);
             }
-            FaultClass::StorageError => {
+            RequestAction::RetryElsewhereOnce => {
                 self.paths[answered.path].errors += 1;
                 if matches!(self.pieces.get(key).kind, Kind::Flush { .. }) {
                     // Asked again, a server may answer well although what it lost is
@@ -297,7 +292,7 @@ impl Engine {
                     self.second_opinion(key, answered.path);
                 }
             }
-            _ => {
+            RequestAction::RetryElsewhere | RequestAction::Wait => {
                 // ESHUTDOWN and the like: the server is leaving.
                 self.paths[answered.path].errors += 1;
                 if !left {
@@ -316,7 +311,8 @@ impl Engine {
             .iter()
             .enumerate()
             .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
-        if refused_by.count_ones() >= 2 || !others || !self.rules.w7_second_opinion {
+        let (_, verdict) = self.verdict_on_error(Errno::Io, refused_by.count_ones());
+        if verdict.request == RequestAction::ToHost || !others || !self.rules.w7_second_opinion {
             self.decide_second_opinion(path, refused_by.count_ones(), None);
             self.piece_failed(key, Errno::Io);
             return;
@@ -326,7 +322,7 @@ impl Engine {
         self.decide_second_opinion(path, refused_by.count_ones(), Some(SECOND_OPINION));
         self.requeue(key);
         let elsewhere = (0..self.paths.len())
-            .any(|other| self.paths[other].usable && refused_by & (1 << other.min(63)) == 0);
+            .any(|other| self.paths[other].steering.answers() && refused_by & (1 << other.min(63)) == 0);
         if self.active.policy == AccessPolicy::ActivePassive
             && elsewhere
             && self.active.members.contains(&path)
@@ -345,9 +341,11 @@ impl Engine {
             if refused_by & (1 << index.min(63)) == 0 {
                 continue;
             }
+            self.in_trouble(index);
             let path = &mut self.paths[index];
             path.strikes = path.strikes.saturating_add(1);
-            if path.strikes >= STRIKES && !path.sick {
+            let verdict = Self::verdict_on_disproof(path.strikes >= STRIKES);
+            if verdict.path == PathAction::Canaries && !path.sick {
                 let text = format!("it answered EIO {STRIKES} times where another path succeeded");
                 self.sicken(index, text);
             }
@@ -376,6 +374,8 @@ impl Engine {
         piece.resent = true;
         self.counters.resent += 1;
         self.note_moved(key);
+        let paced = self.is_paced(key);
+        self.pieces.get_mut(key).paced = paced;
         self.set_piece_state(key, PieceState::Queued);
         self.enqueue(key, true);
     }

@@ -11,7 +11,7 @@ use alloc::collections::VecDeque;
 
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
 use policies::Candidate;
-use program::Writers;
+use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
 use crate::lane::Use;
@@ -24,6 +24,8 @@ use crate::{Action, LaneId, Offer, SendData};
 pub(crate) const PIECE_BYTES_MAX: u64 = 32 << 20;
 /// Discards in flight per device (rule W6).
 const DISCARDS_MAX: u32 = 2;
+/// Reads, writes and discards; and those that were moved, which are paced.
+const QUEUES: usize = 6;
 /// BLOCK_STATUS may be answered short, so a long one is asked short, not cut.
 const STATUS_BYTES_MAX: u64 = 1 << 30;
 
@@ -37,6 +39,15 @@ enum Outcome {
     Parked,
     /// A read of what a replay has still to write; it waits there.
     Waits,
+}
+
+/// Which paths are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// Those that carry I/O.
+    Members,
+    /// All that answer, whatever is held against them.
+    All,
 }
 
 /// How a path carries a piece.
@@ -58,6 +69,8 @@ impl Engine {
         let piece = self.pieces.get_mut(key);
         assert!(!piece.queued, "a piece was queued twice");
         piece.queued = true;
+        // What waited elsewhere meanwhile is one that is paced still.
+        self.pacing |= piece.paced;
         let queue = queue_of(&mut self.queues, self.pieces.get(key));
         if front { queue.push_front(key) } else { queue.push_back(key) }
     }
@@ -68,10 +81,15 @@ impl Engine {
         if !self.queues.flushes.is_empty() {
             self.dispatch_flushes();
         }
-        let mut stuck = [false; 3];
+        let mut stuck = [false; QUEUES];
         while let Some(which) = self.next_queue(stuck) {
-            let queue = [&mut self.queues.reads, &mut self.queues.writes, &mut self.queues.discards];
-            let Some(key) = queue.into_iter().nth(which).and_then(VecDeque::pop_front) else { break };
+            let queue = match which {
+                0 => &mut self.queues.reads,
+                1 => &mut self.queues.writes,
+                2 => &mut self.queues.discards,
+                moved => &mut self.queues.moved[moved - 3],
+            };
+            let Some(key) = queue.pop_front() else { break };
             self.pieces.get_mut(key).queued = false;
             if self.pieces.get(key).state == PieceState::Done {
                 self.forget_piece(key);
@@ -90,17 +108,23 @@ impl Engine {
                 }
             }
         }
+        self.end_pacing();
     }
 
     /// The queue whose head is the oldest, of those that are not stuck.
-    fn next_queue(&self, stuck: [bool; 3]) -> Option<usize> {
+    fn next_queue(&self, stuck: [bool; QUEUES]) -> Option<usize> {
         if self.active.waiting_for.is_some() {
             return None;
         }
-        let heads = [self.queues.reads.front(), self.queues.writes.front(), self.queues.discards.front()];
-        (0..3)
-            .filter(|&which| !stuck[which] && (which == 0 || !self.is_recovering()))
-            .filter(|&which| which != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces)
+        let [reads, writes, discards] = &self.queues.moved;
+        let own = [&self.queues.reads, &self.queues.writes, &self.queues.discards];
+        let [a, b, c] = own.map(VecDeque::front);
+        let heads = [a, b, c, reads.front(), writes.front(), discards.front()];
+        (0..if self.pacing { QUEUES } else { QUEUES / 2 })
+            .filter(|&which| !stuck[which] && (which % 3 == 0 || !self.is_recovering()))
+            .filter(|&which| {
+                which % 3 != 2 || self.discards_in_flight < DISCARDS_MAX || !self.rules.w6_pieces
+            })
             .filter_map(|which| heads[which].map(|&key| (self.pieces.get(key).order, which)))
             .min()
             .map(|(_, which)| which)
@@ -110,12 +134,17 @@ impl Engine {
         if self.pieces.get(key).command == Command::Read && self.waits_for_replay(key) {
             return Outcome::Waits;
         }
-        self.collect_candidates(key, true);
+        self.collect_candidates(key, true, Among::Members);
         if self.candidates.is_empty() {
-            self.collect_candidates(key, false);
+            self.collect_candidates(key, false, Among::Members);
+        }
+        if self.candidates.is_empty() && self.only_refused(key, Among::Members) && self.may_ask_others() {
+            // W7: another opinion counts, and be it that of a path that is used for nothing else.
+            self.collect_candidates(key, false, Among::All);
         }
         if self.candidates.is_empty() {
-            return if self.only_refused(key) { Outcome::Parked } else { Outcome::Stuck };
+            let among = if self.may_ask_others() { Among::All } else { Among::Members };
+            return if self.only_refused(key, among) { Outcome::Parked } else { Outcome::Stuck };
         }
         let len = self.pieces.get(key).len;
         let chosen = if self.candidates.len() == 1 {
@@ -128,21 +157,25 @@ impl Engine {
     }
 
     /// Paths that could carry the piece now, in `candidates` and `candidate_paths`.
-    pub(crate) fn collect_candidates(&mut self, key: Key, native_only: bool) {
+    pub(crate) fn collect_candidates(&mut self, key: Key, native_only: bool, among: Among) {
         self.candidates.clear();
         self.candidate_paths.clear();
         let piece = self.pieces.get(key);
         let write = piece.is_write_like();
-        let members = if write { &self.active.writers } else { &self.active.members };
-        for &index in members {
+        for at in 0..self.count_of(among, write) {
+            let Some(index) = self.nth_of(among, write, at) else { continue };
             let path = &self.paths[index];
             if piece.refused_by & (1 << index.min(63)) != 0 {
                 continue;
             }
             let Some((in_flight, in_flight_bytes)) = self.room_on(index) else { continue };
+            if piece.paced && !self.takes_moved(index, in_flight) {
+                continue;
+            }
             let Some(offer) = path.offer.as_ref() else { continue };
             let last = self.active.last_resort && self.rules.w15_last_path;
-            if last && piece.copies > 0 && self.has_copy_on(index, key) {
+            // A second copy goes to another path, or it would wait behind the first.
+            if piece.resent && self.has_copy_on(index, key, last) {
                 continue;
             }
             if native_only && form_of(piece, offer) != Form::Native {
@@ -177,19 +210,62 @@ impl Engine {
         (room && in_flight < self.paths[index].program.in_flight).then_some((in_flight, bytes))
     }
 
-    /// The last path never gets a second copy (W15).
-    fn has_copy_on(&self, path: usize, key: Key) -> bool {
-        self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up()).any(
-            |lane| {
-                lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
-            },
-        )
+    /// A copy is on a lane of this path that may still answer it. The last path never gets a second
+    /// copy, not even while that lane is suspect (W15).
+    fn has_copy_on(&self, path: usize, key: Key, last: bool) -> bool {
+        let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
+        lanes.filter(|lane| if last { lane.is_up() } else { lane.is_trusted() }).any(|lane| {
+            lane.in_order().any(|(_, slot)| match slot.used {
+                Use::Piece { piece, .. } => piece == key || self.was_part_of(key, piece),
+                _ => false,
+            })
+        })
     }
 
-    fn only_refused(&self, key: Key) -> bool {
+    /// Whether a piece was cut anew out of another one, whose copy is open (`replace`).
+    fn was_part_of(&self, key: Key, old: Key) -> bool {
+        let (piece, old) = (self.pieces.get(key), self.pieces.get(old));
+        let same = piece.request.is_some() && piece.request == old.request;
+        same && old.offset < piece.end() && piece.offset < old.end()
+    }
+
+    /// Every one of these paths has answered the piece EIO or has a copy of it, and there is one.
+    fn only_refused(&self, key: Key, among: Among) -> bool {
         let piece = self.pieces.get(key);
-        let members = if piece.is_write_like() { &self.active.writers } else { &self.active.members };
-        !members.is_empty() && members.iter().all(|&index| piece.refused_by & (1 << index.min(63)) != 0)
+        let write = piece.is_write_like();
+        let last = self.active.last_resort && self.rules.w15_last_path;
+        let mut paths =
+            (0..self.count_of(among, write)).filter_map(|at| self.nth_of(among, write, at)).peekable();
+        paths.peek().is_some()
+            && paths.all(|index| {
+                let asked = piece.resent && self.has_copy_on(index, key, last);
+                asked || piece.refused_by & (1 << index.min(63)) != 0
+            })
+    }
+
+    /// One path at a time: there a second opinion is a switch (W18, W20).
+    fn may_ask_others(&self) -> bool {
+        self.active.policy == AccessPolicy::ActiveActive
+    }
+
+    fn count_of(&self, among: Among, write: bool) -> usize {
+        match among {
+            Among::Members if write => self.active.writers.len(),
+            Among::Members => self.active.members.len(),
+            Among::All => self.paths.len(),
+        }
+    }
+
+    /// `None`: this one is not to be asked.
+    fn nth_of(&self, among: Among, write: bool, at: usize) -> Option<usize> {
+        match among {
+            Among::Members if write => Some(self.active.writers[at]),
+            Among::Members => Some(self.active.members[at]),
+            Among::All => {
+                let path = &self.paths[at];
+                (path.steering.answers() && (!write || path.writable())).then_some(at)
+            }
+        }
     }
 
     /// The least loaded lane of a path that may be used.
@@ -336,7 +412,7 @@ impl Engine {
             panic!("only requests are sent")
         };
         let piece = self.pieces.get(key);
-        let write = piece.is_write_like();
+        let (write, paced) = (piece.is_write_like(), piece.paced);
         let command_is_flush = *command == Command::Flush;
         let payload_bytes = if *command == Command::Write { *len } else { 0 };
         let mark = match piece.kind {
@@ -352,6 +428,10 @@ impl Engine {
         lane.slot_mut(index).turn = turn;
         lane.slot_mut(index).patient = command_is_flush;
         lane.slot_mut(index).durable = write && flags.contains(CommandFlags::FUA);
+        lane.slot_mut(index).paced = paced;
+        if paced {
+            self.paced_sent(path);
+        }
         self.paths[path].last_used = now;
         self.set_piece_state(key, PieceState::InFlight);
         let piece = self.pieces.get_mut(key);
@@ -385,8 +465,12 @@ pub(crate) fn takes_whole(piece: &Piece, offer: &Offer) -> bool {
 }
 
 fn queue_of<'a>(queues: &'a mut crate::engine::Queues, piece: &Piece) -> &'a mut VecDeque<Key> {
+    let [reads, writes, discards] = &mut queues.moved;
     match (piece.kind, piece.command) {
         (Kind::Flush { .. }, _) => &mut queues.flushes,
+        (_, Command::Write) if piece.paced => writes,
+        (_, Command::Trim | Command::WriteZeroes) if piece.paced => discards,
+        _ if piece.paced => reads,
         (_, Command::Write) => &mut queues.writes,
         (_, Command::Trim | Command::WriteZeroes) => &mut queues.discards,
         _ => &mut queues.reads,

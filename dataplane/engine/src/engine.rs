@@ -15,14 +15,19 @@
 //! | `compact` | a history that cannot be cut | F5 |
 //! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
+//! | `pace` | moved requests, a few at a time | 3.5 |
+//! | `reconnect` | portals, when a path has failed | 3.4 |
 //! | `verify` | same device? | 3.8 |
 //! | `health` | canaries, silence, age, the timer | W15, W16 |
 //! | `hedge` | second copies of late reads | W2 |
+//! | `verdict` | what a sign means, by the fault table | 3.5 |
+//! | `unanswered` | nothing comes: why, and then | W15, W16, W19 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
 //! | `budget` | what failures cost, and whose they were | |
 //! | `decide` | why: what is kept of each decision | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
 //! | `reload` | a changed program, operator's commands | |
+//! | `steering` | what is held against a path | 3.5 |
 //! | `status` | snapshot | |
 //! | `check` | invariants | |
 //! | `rules` | switches, for tests only | T5 |
@@ -33,7 +38,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use policies::limits::BUDGET_DELAY_BOUND;
-use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector};
+use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector, SlowPaths};
 use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
@@ -71,6 +76,8 @@ pub(crate) struct Queues {
     /// TRIM and WRITE_ZEROES: at most two in flight per device (W6).
     pub(crate) discards: VecDeque<Key>,
     pub(crate) flushes: VecDeque<Key>,
+    /// Of a lost path, paced: reads, writes, discards.
+    pub(crate) moved: crate::pace::Moved,
 }
 
 /// One host session, as the engine sees it.
@@ -121,6 +128,8 @@ pub struct Engine {
     pub(crate) selector: Selector,
     pub(crate) hedges: Hedges,
     pub(crate) failback: Failback,
+    /// Compares the paths' service times.
+    pub(crate) slow: SlowPaths,
     pub(crate) geometry: Option<Geometry>,
     pub(crate) identity: Identity,
     /// Since when no path is usable.
@@ -143,6 +152,9 @@ pub struct Engine {
     /// Scratch space, kept to avoid allocation.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidate_paths: Vec<usize>,
+    pub(crate) good_standing: Vec<bool>,
+    /// Moved requests are held back.
+    pub(crate) pacing: bool,
     pub(crate) granted: Vec<Holder>,
 }
 
@@ -185,6 +197,7 @@ impl Engine {
             selector: Selector::new(selector_kind(program.selector)),
             hedges: Hedges::new(program),
             failback: Failback::new(crate::reload::failback_when(program.failback)),
+            slow: SlowPaths::new(0),
             geometry: program.recorded.as_ref().map(|recorded| recorded.geometry),
             identity: Identity::new(program),
             held_since: Some(now),
@@ -200,6 +213,8 @@ impl Engine {
             grouping: Grouping::default(),
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
+            good_standing: Vec::new(),
+            pacing: false,
             granted: Vec::new(),
         };
         engine.begin_outage(Cause { path: None, rule: "start" });

@@ -158,10 +158,14 @@ impl Engine {
     fn flush_lane(&self, domain: usize) -> Option<u16> {
         let fits = |path: usize| domain == ANY || self.paths[path].domain == domain;
         let in_use = self.active.writers.iter().copied().filter(|&path| fits(path));
-        let others = (0..self.paths.len()).filter(|&path| fits(path) && self.paths[path].usable);
+        let others = (0..self.paths.len()).filter(|&path| fits(path) && self.paths[path].steering.answers());
         let draining = || {
             let usable = |lane: &&Lane| {
-                lane.state == LaneState::Draining && lane.has_spare() && fits(lane.path) && lane.linked
+                lane.state == LaneState::Draining
+                    && lane.has_spare()
+                    && fits(lane.path)
+                    && lane.linked
+                    && !lane.leaving
             };
             self.lanes.iter().flatten().find(usable).map(|lane| lane.id.slot)
         };

@@ -61,7 +61,7 @@ impl Engine {
             self.act(Action::Report(ReportKind::Geometry(geometry)));
         }
         self.identity.spread(geometry.size_bytes);
-        if offer.size_bytes > geometry.size_bytes && !self.paths[path].usable {
+        if offer.size_bytes > geometry.size_bytes && !self.paths[path].steering.answers() {
             let text = format!(
                 "the export has {} bytes, the device is served at {}",
                 offer.size_bytes, geometry.size_bytes

@@ -18,9 +18,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::Errno;
-use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
+use policies::faults::FaultClass;
+use policies::limits::{
+    ASK_AGAIN, DEVICE_BUSY, GIVE_UP, LAST_PATH_FACTOR, PROBATION_CANARY_INTERVAL, SAMPLE_INTERVAL,
+    SILENCE_PROBE_AFTER, SILENT_ABORT, STRIKES, ZOMBIE_SAMPLE_INTERVAL,
+};
+use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, Unproven, Writers};
 
-use crate::complete::STRIKES;
 use crate::engine::Engine;
 use crate::lane::{Cause, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
@@ -30,27 +34,6 @@ use crate::{Action, Close, LaneId};
 
 /// How often lanes with work in flight are looked at.
 pub(crate) const TICK: Nanos = 25 * MILLISECOND;
-/// Without a byte for this long the kernel is asked (W16).
-const QUIET: Nanos = 100 * MILLISECOND;
-/// At most this often.
-const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
-/// The same for a lane that is kept for late replies alone.
-const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
-/// A kept lane's peer is gone when so many probes of our kernel were sent in vain: it sends
-/// the next only when it has waited for the last, so two of them were surely not answered.
-pub(crate) const PROBES_IN_VAIN: u32 = 3;
-/// A silent link is aborted after this long (W1).
-pub(crate) const SILENT_ABORT: Nanos = SECOND;
-/// A suspect lane that stays without an answer this long is given up.
-pub(crate) const GIVE_UP: Nanos = 2 * SECOND;
-/// A device is busy while its last request is younger.
-const BUSY: Nanos = 10 * SECOND;
-/// Patience with the last usable path.
-const LAST_PATH_FACTOR: Nanos = 4;
-/// Between two attempts on a path that answered EIO while no other is there.
-const ASK_AGAIN: Nanos = SECOND;
-/// Between two canaries of a path on probation.
-const PROBATION_CANARY: Nanos = 100 * MILLISECOND;
 
 impl Engine {
     pub(crate) fn timer(&mut self) {
@@ -58,6 +41,7 @@ impl Engine {
         self.recovery_due();
         self.ask_gates();
         self.check_probation();
+        self.steer();
         if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
             self.regroup();
         }
@@ -91,6 +75,9 @@ impl Engine {
             .chain(self.next_kill())
             .chain(self.failback.next_deadline())
             .chain(self.hold_end())
+            .chain(self.next_steering())
+            .chain(self.next_beside())
+            .chain(self.next_pace())
             .chain(self.next_verify().map(|due| due.max(self.next_tick)))
             .min()
     }
@@ -116,7 +103,7 @@ impl Engine {
 
     /// A host asked for something lately.
     pub(crate) fn is_busy(&self) -> bool {
-        self.last_request.is_some_and(|last| self.now < last + BUSY)
+        self.last_request.is_some_and(|last| self.now < last + DEVICE_BUSY)
     }
 
     fn identity_waits(&self) -> bool {
@@ -139,7 +126,7 @@ impl Engine {
         match lane.state {
             LaneState::Up => {
                 self.check_silence(slot);
-                self.check_age(slot);
+                self.judge_unanswered(slot);
                 self.check_suspicion(slot);
             }
             LaneState::Draining if lane.is_empty() => self.finish_drain(slot),
@@ -156,13 +143,14 @@ impl Engine {
     fn check_silence(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        let quiet = now - lane.last_active >= QUIET && now - lane.last_sample >= SAMPLE_INTERVAL;
+        let quiet =
+            now - lane.last_active >= SILENCE_PROBE_AFTER && now - lane.last_sample >= SAMPLE_INTERVAL;
         if lane.is_empty() || !quiet || lane.offer().local {
             return;
         }
         // Silence counts from when something was sent, not from the last idle moment.
         let oldest = lane.oldest().map_or(now, |index| lane.slot(index).sent_at);
-        if now - oldest < QUIET {
+        if now - oldest < SILENCE_PROBE_AFTER {
             return;
         }
         lane.last_sample = now;
@@ -170,24 +158,8 @@ impl Engine {
         self.act(Action::SampleTcp(id));
     }
 
-    fn check_age(&mut self, slot: u16) {
-        let lane = self.lane_at(slot);
-        let now = self.now;
-        let canary_deadline = self.canary_deadline(slot);
-        let canary_late = lane.canary_sent.is_some_and(|sent| sent + canary_deadline <= now);
-        let overdue = self.overdue(slot);
-        if let Some((write, age)) = overdue {
-            let what = if write { "write" } else { "read" };
-            let text = format!("a {what} is unanswered for {} ms; the connection stands", age / MILLISECOND);
-            self.suspect(slot, Cause::Overdue, text);
-        } else if canary_late {
-            let text = format!("a canary read is unanswered for {} ms", canary_deadline / MILLISECOND);
-            self.suspect(slot, Cause::CanaryOverdue, text);
-        }
-    }
-
     /// No other lane is trusted.
-    fn is_last(&self, slot: u16) -> bool {
+    pub(crate) fn is_last(&self, slot: u16) -> bool {
         let path = self.lane_at(slot).path;
         let sibling = |&other: &u16| other != slot && self.lane_at(other).is_trusted();
         !self.has_sibling(path) && !self.paths[path].lanes.iter().any(sibling)
@@ -200,13 +172,9 @@ impl Engine {
 
     /// The same: the request, and the age it was allowed.
     pub(crate) fn overdue_slot(&self, slot: u16) -> Option<(&Slot, Nanos)> {
-        let now = self.now;
         let last = self.is_last(slot);
         self.lane_at(slot).in_order().find_map(|(_, entry)| {
-            let base = if entry.write { self.program.deadline.write } else { self.program.deadline.read };
-            let age = policies::request_deadline(base, entry.ahead + entry.len, last);
-            let counts = matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient;
-            (counts && entry.sent_at + age <= now).then_some((entry, age))
+            self.is_overdue(entry, last).then(|| (entry, self.allowed_age(entry, last)))
         })
     }
 
@@ -234,7 +202,7 @@ impl Engine {
         self.lane_at_mut(slot).suspicion = Some(Suspicion { since, cause });
         if before.is_none() {
             let rule = match cause {
-                Cause::LinkSilent => "W16",
+                Cause::LinkSilent | Cause::WindowClosed => "W16",
                 Cause::Overdue | Cause::CanaryOverdue => "W15",
                 Cause::Outrun => "hedge",
             };
@@ -242,7 +210,13 @@ impl Engine {
             self.paths[path].errors += 1;
             self.decide_suspect(slot, cause, last);
             self.blame(path);
+            self.in_trouble(path);
             self.regroup();
+        }
+        if cause == Cause::LinkSilent && before.is_none_or(|before| before.cause != cause) {
+            self.link_silent(path);
+            self.regroup();
+            self.open_lanes();
         }
         self.blame(path);
         if last {
@@ -273,9 +247,10 @@ impl Engine {
                 let path = self.lane_at(slot).path;
                 self.paths[path].failed_before = true;
                 self.decide_silent_abort(path, lasted);
+                self.connection_lost(path, slot, FaultClass::Silent);
                 self.close(slot, Close::Abort);
             }
-            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed
                 if lasted >= GIVE_UP && !self.active.last_resort =>
             {
                 self.give_up(slot);
@@ -370,13 +345,14 @@ impl Engine {
         let waits_for_canaries =
             path.sick || path.probation.as_ref().is_some_and(|probation| probation.share_ppm(self.now) == 0);
         if waits_for_canaries {
-            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY };
+            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY_INTERVAL };
             return Some(lane.last_canary + pace);
         }
         let regular = path.canary.next_due(lane.last_reply, self.is_busy());
         // W16: with work in flight and not a byte for 100 ms, a read tells whether
         // the server or only that request is slow.
-        let quiet = lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + QUIET);
+        let quiet =
+            lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + SILENCE_PROBE_AFTER);
         Some(quiet.map_or(regular, |quiet| quiet.min(regular)))
     }
 
@@ -412,10 +388,14 @@ impl Engine {
     pub(crate) fn canary_reply(&mut self, id: LaneId, result: Result<(), Errno>) {
         let now = self.now;
         let lane = self.lane_mut(id);
-        lane.canary_sent = None;
+        let sent = lane.canary_sent.take();
         let index = lane.path;
-        let path = &mut self.paths[index];
         let good = result.is_ok();
+        match sent {
+            Some(sent) if good => self.answered_well(index, false, 0, now - sent),
+            _ => self.in_trouble(index),
+        }
+        let path = &mut self.paths[index];
         if !good {
             path.errors += 1;
             path.strikes = path.strikes.saturating_add(1);

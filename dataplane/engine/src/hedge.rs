@@ -36,7 +36,7 @@ use policies::limits::{HEDGE_FLOOR, SIZE_CLASSES};
 use program::{AccessPolicy, DeviceProgram, HedgeStatus, MILLISECOND, Nanos};
 
 use crate::LaneId;
-use crate::dispatch::takes_whole;
+use crate::dispatch::{Among, takes_whole};
 use crate::engine::Engine;
 use crate::lane::{Cause, LaneState, Slot, Use};
 use crate::path::Admin;
@@ -278,7 +278,7 @@ impl Engine {
     /// Paths that may carry a second copy now, in `candidates` and `candidate_paths`.
     /// Whether there are others that only have no room.
     fn collect_seconds(&mut self, key: Key) -> bool {
-        self.collect_candidates(key, true);
+        self.collect_candidates(key, true, Among::Members);
         if self.active.last_resort {
             self.candidates.clear();
             self.candidate_paths.clear();

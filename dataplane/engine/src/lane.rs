@@ -67,6 +67,8 @@ pub(crate) enum Cause {
     CanaryOverdue,
     /// Second copies of its reads were answered elsewhere while it sent no byte.
     Outrun,
+    /// The peer accepts no bytes (W16).
+    WindowClosed,
 }
 
 /// What a slot is used for.
@@ -128,6 +130,8 @@ pub(crate) struct Slot {
     pub(crate) flush_mark: u64,
     /// A write that carries FUA: durable once answered.
     pub(crate) durable: bool,
+    /// It was moved here off a lost path, and is paced.
+    pub(crate) paced: bool,
     /// A FLUSH: may take as long as the storage needs, so its age says nothing.
     pub(crate) patient: bool,
     /// A second copy of a late read: lane of the first.
@@ -149,6 +153,7 @@ const FREE_SLOT: Slot = Slot {
     turn: 0,
     flush_mark: 0,
     durable: false,
+    paced: false,
     patient: false,
     hedge_of: None,
     previous: NONE,
@@ -161,6 +166,8 @@ pub(crate) struct Lane {
     pub(crate) id: LaneId,
     /// Index into the engine's paths.
     pub(crate) path: usize,
+    /// Index into the path's portals.
+    pub(crate) portal: usize,
     pub(crate) state: LaneState,
     pub(crate) suspicion: Option<Suspicion>,
     pub(crate) offer: Option<Offer>,
@@ -179,6 +186,12 @@ pub(crate) struct Lane {
     pub(crate) finished: bool,
     /// It was opened only to have another session finished (`fence`).
     pub(crate) fencing: bool,
+    /// It was opened beside others, over another portal, and is not accepted yet.
+    pub(crate) beside: bool,
+    /// Its server said that it is leaving (ESHUTDOWN): it is asked for nothing more.
+    pub(crate) leaving: bool,
+    /// Its identity was proven: it has carried I/O.
+    pub(crate) accepted: bool,
     /// TCP_USER_TIMEOUT is on.
     pub(crate) timed: bool,
     /// Known to be of the server process that holds what its cache domain has acknowledged
@@ -198,6 +211,10 @@ pub(crate) struct Lane {
     pub(crate) outq_bytes: Option<u32>,
     /// What the kernel said last, as the rule of silence (W16) took it.
     pub(crate) evidence: Option<policies::TcpEvidence>,
+    /// When that was.
+    pub(crate) evidence_at: Nanos,
+    /// The sample before showed a closed window.
+    pub(crate) window_was_closed: bool,
     slots: Vec<Slot>,
     free: Vec<u16>,
     oldest: u16,
@@ -206,12 +223,13 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(id: LaneId, path: usize, in_flight_max: u32, now: Nanos) -> Self {
+    pub(crate) fn new(id: LaneId, path: usize, portal: usize, in_flight_max: u32, now: Nanos) -> Self {
         let slots = in_flight_max as usize + SPARE_SLOTS;
         assert!(slots < NONE as usize, "the in-flight cap is limited by the configuration");
         Self {
             id,
             path,
+            portal,
             state: LaneState::Opening,
             suspicion: None,
             offer: None,
@@ -225,6 +243,9 @@ impl Lane {
             given_up_at: 0,
             finished: false,
             fencing: false,
+            beside: false,
+            leaving: false,
+            accepted: false,
             timed: true,
             linked: false,
             drain_flushed: false,
@@ -234,6 +255,8 @@ impl Lane {
             sent_bytes: 0,
             outq_bytes: None,
             evidence: None,
+            evidence_at: 0,
+            window_was_closed: false,
             slots: alloc::vec![FREE_SLOT; slots],
             free: (0..slots as u16).rev().collect(),
             oldest: NONE,
@@ -290,6 +313,7 @@ impl Lane {
             turn: 0,
             flush_mark: 0,
             durable: false,
+            paced: false,
             patient: false,
             hedge_of: None,
             previous: self.newest,

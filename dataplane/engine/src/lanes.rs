@@ -13,19 +13,17 @@ use alloc::vec::Vec;
 
 use nbd::Errno;
 use policies::Probation;
+use policies::faults::FaultClass;
+use policies::limits::{LEAVING_RETRY, PROBES_IN_VAIN, REFUSED_RETRY};
 use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
 
 use crate::engine::Engine;
-use crate::health::PROBES_IN_VAIN;
-use crate::lane::{Cause, Lane, LaneState, Slot, Use};
+use crate::lane::{Lane, LaneState, Slot, Use};
 use crate::path::Admin;
 use crate::request::{Kind, Origin, PieceState};
+use crate::verdict::class_of;
 use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
 
-/// A server that was turned away is asked again after this long.
-const REFUSED_RETRY: Nanos = 10 * SECOND;
-/// A server that announced its shutdown is not called again before.
-const LEAVING_RETRY: Nanos = SECOND;
 /// A lane that was given up has stopped sending by then.
 const QUIETED: Nanos = SECOND;
 /// Old connections kept per path.
@@ -80,6 +78,7 @@ impl Engine {
                 }
             }
         }
+        self.open_beside();
     }
 
     fn wants_lane(&self, index: usize) -> bool {
@@ -90,7 +89,7 @@ impl Engine {
             .filter(|&&slot| {
                 let lane = self.lane_at(slot);
                 let ends = matches!(lane.state, LaneState::Zombie | LaneState::Closing | LaneState::Draining);
-                !ends && !lane.fencing
+                !ends && !lane.fencing && !lane.beside
             })
             .count();
         // The first lane tells whether the server is there and right; only then the others.
@@ -100,6 +99,10 @@ impl Engine {
 
     /// `kill`: a session the gate behind this path is to finish first.
     pub(crate) fn open_lane(&mut self, index: usize, kill: Option<LaneId>) -> LaneId {
+        self.open_lane_over(index, self.portal_for(index), kill)
+    }
+
+    pub(crate) fn open_lane_over(&mut self, index: usize, portal: usize, kill: Option<LaneId>) -> LaneId {
         let slot = self.lanes.iter().position(Option::is_none).unwrap_or_else(|| {
             self.lanes.push(None);
             self.lane_generations.push(0);
@@ -108,9 +111,8 @@ impl Engine {
         self.lane_generations[slot] += 1;
         let id = LaneId { slot: slot as u16, generation: self.lane_generations[slot] };
         let path = &mut self.paths[index];
-        self.lanes[slot] = Some(Lane::new(id, index, path.program.in_flight, self.now));
+        self.lanes[slot] = Some(Lane::new(id, index, portal, path.program.in_flight, self.now));
         path.lanes.push(slot as u16);
-        let portal = path.portal;
         let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
         self.act(Action::OpenLane { lane: id, path: program_index, portal, kill });
         id
@@ -167,15 +169,20 @@ impl Engine {
     pub(crate) fn lane_accepted(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        lane.state = LaneState::Up;
         let (index, offer) = (lane.path, *lane.offer());
+        lane.state = LaneState::Up;
         self.link_lane(slot);
-        let returning = self.paths[index].failed_before && !self.paths[index].usable;
+        if self.portal_connected(slot) {
+            self.paths[index].failed_before = false;
+            self.paths[index].steering.keeps_place = true;
+        }
+        let returning = self.paths[index].failed_before && !self.paths[index].steering.answers();
         let path = &mut self.paths[index];
         path.proven = true;
         path.refusal = None;
         path.told = None;
         path.backoff.reset();
+        path.attempts = 0;
         self.decide_accepted(slot);
         self.note_cache(index, offer.gate.as_ref());
         let path = &mut self.paths[index];
@@ -191,6 +198,7 @@ impl Engine {
             self.decide_probation(index);
         }
         self.learn_geometry(index, &offer);
+        self.close_unneeded(slot);
         self.check_recovery();
         self.regroup();
         self.open_lanes();
@@ -219,6 +227,7 @@ impl Engine {
                 let (path, since) = (lane.path, lane.suspicion.map_or(self.now, |suspicion| suspicion.since));
                 self.decide_trust(path, since);
                 self.lane_at_mut(id.slot).suspicion = None;
+                self.link_answers(id.slot);
                 self.regroup();
             }
             LaneState::Zombie if !self.owes_proof(lane) => {
@@ -235,18 +244,23 @@ impl Engine {
 
     /// The server says it is leaving (ESHUTDOWN): finish what it has, then go.
     pub(crate) fn lane_leaves(&mut self, id: LaneId) {
-        let Some(lane) = self.lane_if(id) else { return };
+        if self.lane_if(id).is_none() {
+            return;
+        }
+        let lane = self.lane_mut(id);
+        lane.leaving = true;
         if lane.state != LaneState::Up {
             return;
         }
+        lane.state = LaneState::Draining;
         let path = lane.path;
-        self.lane_at_mut(id.slot).state = LaneState::Draining;
         // It may go on to accept connections for as long as it takes to leave.
         self.paths[path].reconnect_at = self.now + LEAVING_RETRY;
         self.paths[path].failed_before = true;
         self.paths[path].explain("W7", String::from("the server announced its shutdown (ESHUTDOWN)"));
         self.decide_leaving(path, LEAVING_RETRY);
         self.blame(path);
+        self.connection_lost(path, id.slot, FaultClass::Refused);
         self.regroup();
     }
 
@@ -275,6 +289,8 @@ impl Engine {
         self.note_fault(&lane, fault);
         self.blame(index);
         let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
+        self.paced_lost(&lane);
+        self.begin_pacing(index, self.movable(slots.iter().copied()));
         let finished = lane.finished || *fault == LaneFault::Drained;
         // What is in doubt comes first, then what of a cache is lost: a lost identity read may
         // change which paths carry I/O, and may have another lane of the same cache accepted,
@@ -303,40 +319,51 @@ impl Engine {
         let index = lane.path;
         let draw = self.draw();
         let now = self.now;
-        let path = &mut self.paths[index];
-        let carried = matches!(lane.state, LaneState::Up | LaneState::Draining);
         if matches!(lane.state, LaneState::Zombie) {
             return;
         }
-        if carried || lane.state == LaneState::Verifying {
-            path.failed_before = true;
+        if lane.accepted || lane.state == LaneState::Verifying {
+            self.paths[index].failed_before = true;
         }
-        if path.admin != Admin::In {
+        if self.paths[index].admin != Admin::In {
             return;
         }
-        if path.refusal.is_some() {
+        if self.paths[index].refusal.is_some() {
             // Asked again at a steady pace; the refusal stands until then.
-            path.reconnect_at = now + REFUSED_RETRY;
+            self.paths[index].reconnect_at = now + REFUSED_RETRY;
             return;
         }
-        if matches!(fault, LaneFault::ByUs | LaneFault::Drained) {
-            // Why is known already, and perhaps when to try again.
-            path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
+        let by_us = matches!(fault, LaneFault::ByUs | LaneFault::Drained);
+        let class = class_of(fault, lane.accepted);
+        if lane.beside {
+            self.attempt_failed(lane, class, draw);
             return;
         }
-        path.errors += 1;
-        path.explain("3.5", describe(fault));
-        if lane.state == LaneState::Opening && path.portals() > 1 {
-            path.portal = (path.portal + 1) % path.portals();
-            if path.portal != 0 {
-                path.reconnect_at = now;
-                self.decide_lost(index, lane.state, fault);
-                return;
+        if !by_us {
+            // Else why is known already, and perhaps when to try again.
+            self.paths[index].errors += 1;
+            self.paths[index].attempts = self.paths[index].attempts.saturating_add(1);
+            self.paths[index].explain("3.5", describe(fault));
+        }
+        let exhausted = if lane.accepted {
+            if !by_us {
+                self.connection_lost(index, lane.id.slot, class);
             }
+            false
+        } else {
+            self.attempt_failed(lane, class, draw)
+        };
+        let connected = self.paths[index].portals.in_use().is_some();
+        let due = if connected {
+            now + self.paths[index].backoff.next_delay(draw)
+        } else {
+            self.next_attempt(index)
+        };
+        self.paths[index].reconnect_at = self.paths[index].reconnect_at.max(due);
+        if !by_us {
+            self.decide_lost(index, lane.state, fault);
         }
-        path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
-        self.decide_lost(index, lane.state, fault);
-        if lane.state == LaneState::Opening {
+        if lane.state == LaneState::Opening && exhausted && !by_us {
             self.tell_unreachable(index, fault);
         }
     }
@@ -430,6 +457,7 @@ impl Engine {
         path.failed_before = true;
         path.errors += 1;
         path.reconnect_at = now + path.backoff.next_delay(draw);
+        self.connection_lost(index, slot, FaultClass::TransportReset);
         self.limit_zombies(index);
         self.domain_lost_lane(index);
         if !self.owes_proof(self.lane_at(slot)) {
@@ -473,6 +501,8 @@ impl Engine {
             .collect();
         // Newest first: the oldest ends at the head of the queue.
         moving.reverse();
+        let (path, count) = (self.lane_at(slot).path, moving.len() as u32);
+        self.begin_pacing(path, count);
         for index in moving {
             let Use::Piece { piece, flush_after, flushing, .. } = self.lane_at(slot).slot(index).used else {
                 continue;
@@ -509,9 +539,8 @@ impl Engine {
         let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
+        lane.note_sample(now);
         lane.evidence = Some(evidence);
-        let judged = policies::silence::judge(&evidence);
-        let silent = judged == policies::Silence::LinkSilent;
         // A stopped server whose window is full: our kernel would take the closed window for a
         // dead link after TCP_USER_TIMEOUT and reset the connection, the only proof there is.
         let closed = sample.notsent_bytes > 0 && sample.unacked == 0;
@@ -526,9 +555,7 @@ impl Engine {
             self.close(id.slot, Close::Abort);
             return;
         }
-        if silent && now > lane.last_active {
-            self.suspect(id.slot, Cause::LinkSilent, format!("the link is silent: {sample}"));
-        }
+        self.judge_unanswered(id.slot);
     }
 
     pub(crate) fn shutdown(&mut self) {

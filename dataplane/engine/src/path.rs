@@ -4,10 +4,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use policies::{Backoff, Canary, Latency, Probation};
+use policies::{Backoff, Canary, Latency, Portals, Probation};
 use program::{Access, Nanos, PathProgram, PathState};
 
 use crate::Offer;
+use crate::steering::Steering;
 
 /// What the operator said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +35,16 @@ pub(crate) struct Path {
     /// Slots of all its lanes, zombies included.
     pub(crate) lanes: Vec<u16>,
     pub(crate) backoff: Backoff,
+    /// Attempts to connect since a connection was last accepted, the coming one included.
+    pub(crate) attempts: u32,
     /// When the next lane may be opened.
     pub(crate) reconnect_at: Nanos,
-    /// Portal to try next.
-    pub(crate) portal: usize,
+    /// Which address is next.
+    pub(crate) portals: Portals,
+    /// Portal whose connection was lost, until another carries or the path has failed.
+    pub(crate) lost_portal: Option<usize>,
+    /// The silence of its link was counted as a failure; that its connection ends then is no other.
+    pub(crate) silent_counted: bool,
     /// Last offer that was accepted.
     pub(crate) offer: Option<Offer>,
     /// Why the server was turned away, until it is asked again.
@@ -54,10 +61,9 @@ pub(crate) struct Path {
     pub(crate) canary: Canary,
     pub(crate) latency: Latency,
     pub(crate) last_used: Nanos,
-    /// Since when it is usable; meaningless while it is not.
-    pub(crate) usable_since: Nanos,
-    pub(crate) usable: bool,
-    /// It was usable once in this run.
+    /// What the rules hold against it.
+    pub(crate) steering: Steering,
+    /// It was in good standing once in this run.
     pub(crate) was_usable: bool,
     pub(crate) reads: u64,
     pub(crate) writes: u64,
@@ -75,6 +81,7 @@ pub(crate) struct Path {
 
 impl Path {
     pub(crate) fn new(program: PathProgram, index: usize, domain: usize, canary: Canary) -> Self {
+        let portals = Portals::new(portal_count(&program));
         Self {
             program,
             program_index: Some(index),
@@ -82,8 +89,11 @@ impl Path {
             domain,
             lanes: Vec::new(),
             backoff: Backoff::new(),
+            attempts: 0,
             reconnect_at: 0,
-            portal: 0,
+            portals,
+            lost_portal: None,
+            silent_counted: false,
             offer: None,
             refusal: None,
             proven: false,
@@ -94,8 +104,7 @@ impl Path {
             canary,
             latency: Latency::new(),
             last_used: 0,
-            usable_since: 0,
-            usable: false,
+            steering: Steering::default(),
             was_usable: false,
             reads: 0,
             writes: 0,
@@ -109,11 +118,9 @@ impl Path {
         }
     }
 
-    pub(crate) fn portals(&self) -> usize {
-        match &self.program.target {
-            program::Target::Nbd { portals, .. } => portals.len().max(1),
-            program::Target::File { .. } | program::Target::Memory { .. } => 1,
-        }
+    /// Addresses of its server.
+    pub(crate) fn portal_count(&self) -> usize {
+        portal_count(&self.program)
     }
 
     /// May be written through.
@@ -127,5 +134,12 @@ impl Path {
     pub(crate) fn explain(&mut self, rule: &'static str, reason: String) {
         self.rule = rule;
         self.reason = reason;
+    }
+}
+
+fn portal_count(program: &PathProgram) -> usize {
+    match &program.target {
+        program::Target::Nbd { portals, .. } => portals.len().max(1),
+        program::Target::File { .. } | program::Target::Memory { .. } => 1,
     }
 }

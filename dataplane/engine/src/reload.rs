@@ -34,6 +34,7 @@ impl Engine {
         let canary = Canary::new(self.program.canary.interval, self.program.canary.idle, draw);
         self.paths.push(Path::new(program, index, domain, canary));
         self.explain.set_paths(self.paths.len());
+        self.slow.set_paths(self.paths.len());
     }
 
     pub(crate) fn reload(&mut self, program: DeviceProgram) {
@@ -123,6 +124,7 @@ impl Engine {
                     "connect at once: `path reinstate`",
                     "it is connected and checked",
                 );
+                self.forgive(index);
                 self.failback.force();
             }
         }

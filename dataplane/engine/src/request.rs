@@ -136,6 +136,10 @@ pub(crate) struct Piece {
     pub(crate) quarantine: Option<Key>,
     /// It was sent again after a failure.
     pub(crate) resent: bool,
+    /// Paths on which it was late while they answered others.
+    pub(crate) late_on: PathSet,
+    /// It waits its turn among requests that were moved off a lost path.
+    pub(crate) paced: bool,
     /// Its quarantine ended without proof while a copy is on a connection that stands (W13).
     pub(crate) ghost: bool,
     /// A read with two copies that count (`hedge`).

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A snapshot for `holdfast status`: what is, without asking any path.
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 
 use program::{DeviceState, DeviceStatus, Fence, Nanos, PathState, PathStatus, SessionStatus, Unproven};
@@ -17,6 +18,7 @@ impl Engine {
             + self.queues.writes.len()
             + self.queues.discards.len()
             + self.queues.flushes.len()
+            + self.queues.moved.iter().map(VecDeque::len).sum::<usize>()
             + self.active.parked.len();
         DeviceStatus {
             name: self.program.name.clone(),

@@ -219,7 +219,7 @@ impl Engine {
         let path = self.lane_at(slot).path;
         let fits = |lane: &&Lane| lane.is_trusted() && lane.has_spare() && lane.id.slot != slot;
         let lanes = self.lanes.iter().flatten().filter(fits);
-        let worst_last = |lane: &&Lane| (lane.path == path, !self.paths[lane.path].usable);
+        let worst_last = |lane: &&Lane| (lane.path == path, !self.paths[lane.path].steering.answers());
         lanes.min_by_key(worst_last).map(|lane| lane.id.slot)
     }
 

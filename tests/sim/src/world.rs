@@ -20,7 +20,7 @@ use crate::sabotage::Sabotage;
 /// After healing, every request ends within this and the hold.
 const IDLE_WITHIN: Nanos = 120 * SECOND;
 /// After that, every path is in use again within this.
-const WELL_WITHIN: Nanos = 300 * SECOND;
+const WELL_WITHIN: Nanos = 900 * SECOND;
 /// A run ends after so many happenings: a storage whose FLUSH fails has everything that is retained written
 /// again for each FLUSH of a host, which is much work for few requests.
 const HAPPENINGS_MAX: u64 = 500_000;

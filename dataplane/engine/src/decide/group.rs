@@ -32,7 +32,7 @@ fn bit(path: usize) -> u64 {
 impl Engine {
     fn grouping(&self) -> Grouping {
         let set = |paths: &[usize]| paths.iter().fold(0, |set, &path| set | bit(path));
-        let usable = self.paths.iter().filter(|path| path.usable);
+        let usable = self.paths.iter().filter(|path| self.is_usable(path));
         let best = usable.map(|path| path.program.priority).max();
         let members = set(&self.active.members);
         Grouping {
@@ -41,13 +41,18 @@ impl Engine {
             members,
             writers: set(&self.active.writers),
             usable: (0..self.paths.len())
-                .filter(|&path| self.paths[path].usable)
+                .filter(|&path| self.is_usable(&self.paths[path]))
                 .fold(0, |set, path| set | bit(path)),
             last_resort: self.active.last_resort && members != 0,
             waiting_for: self.active.waiting_for,
             held_since: self.held_since,
             write_through: self.active.write_through,
         }
+    }
+
+    /// It would be used if its group were, as far as its standing goes.
+    fn is_usable(&self, path: &crate::path::Path) -> bool {
+        path.steering.is_of(self.active.best) && path.steering.answers()
     }
 
     /// After every regrouping: what is different now.
@@ -92,7 +97,7 @@ impl Engine {
 
     fn decide_members(&mut self, new: &Grouping) {
         let after = new.members | new.writers;
-        let usable = self.paths.iter().filter(|path| path.usable).count() as u64;
+        let usable = self.paths.iter().filter(|path| self.is_usable(path)).count() as u64;
         let decision = match self.active.priority {
             None => return,
             Some(_) if new.last_resort => self
@@ -108,7 +113,8 @@ impl Engine {
                 .until("no path of it is usable, or a better group is and the failback rule lets it"),
         };
         let others = self.paths.iter().any(|path| {
-            path.usable && self.active.priority.is_some_and(|priority| path.program.priority < priority)
+            self.is_usable(path)
+                && self.active.priority.is_some_and(|priority| path.program.priority < priority)
         });
         let decision = if others {
             decision.refused("use lower groups too", "a better one has a usable path")
@@ -154,8 +160,9 @@ impl Engine {
     /// A better group is usable and must wait.
     fn decide_failback(&mut self) {
         let Some(priority) = self.active.priority else { return };
-        let better = self.paths.iter().filter(|path| path.usable && path.program.priority > priority);
-        let since = better.clone().map(|path| path.usable_since).min().unwrap_or(self.now);
+        let better =
+            self.paths.iter().filter(|path| self.is_usable(path) && path.program.priority > priority);
+        let since = better.clone().map(|path| path.steering.since).min().unwrap_or(self.now);
         let best = better.map(|path| path.program.priority).max().unwrap_or(priority);
         let waits = |decision: Decision, limit| {
             decision.time("better group usable for", self.now - since, limit).count(

@@ -5,14 +5,13 @@
 
 use policies::explain::{Decision, Limit, Unit};
 use policies::limits::{
-    BACKOFF_CAP, FULL_SHARE_PPM, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES, PROBATION_SHARE_PPM,
+    BACKOFF_CAP, FULL_SHARE_PPM, GIVE_UP, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES,
+    PROBATION_SHARE_PPM, SILENT_ABORT, STRIKES,
 };
 use program::Nanos;
 
 use crate::LaneFault;
-use crate::complete::STRIKES;
 use crate::engine::Engine;
-use crate::health::{GIVE_UP, SILENT_ABORT};
 use crate::lane::{Cause, LaneState};
 
 /// The longest wait between two attempts, jitter included.
@@ -27,6 +26,7 @@ impl Engine {
             Cause::Overdue => self.late(slot),
             Cause::CanaryOverdue => self.canary_late(slot),
             Cause::Outrun => self.outrun(slot),
+            Cause::WindowClosed => self.window_closed(slot),
         };
         let decision = if last {
             decision.refused("stop using it", "no other path is usable")
@@ -38,7 +38,7 @@ impl Engine {
             Cause::LinkSilent => {
                 "a reply on this connection; silent 1 s longer, it is closed and opened anew"
             }
-            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun => {
+            Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed => {
                 "a reply on this connection; without one for 2 s it is given up and the path connects anew"
             }
         };
@@ -76,6 +76,16 @@ impl Engine {
             ),
             None => decision,
         }
+    }
+
+    fn window_closed(&self, slot: u16) -> Decision {
+        let lane = self.lane_at(slot);
+        let evidence = lane.evidence.unwrap_or_default();
+        self.on_path(lane.path, "suspect", "W16")
+            .bytes("it does not take", u64::from(evidence.notsent_bytes), Limit::Above(0))
+            .count("segments unacknowledged", u64::from(evidence.unacked), Limit::AtMost(0))
+            .count("samples that show it", 2, Limit::AtLeast(2))
+            .refused("close it", "its process is stopped or busy, and its late replies are proof")
     }
 
     fn canary_late(&self, slot: u16) -> Decision {
@@ -183,10 +193,11 @@ impl Engine {
         let wait = path.reconnect_at.saturating_sub(self.now);
         let decision = self
             .on_path(index, what, "3.5")
-            .count("attempts since it last worked", u64::from(path.backoff.attempts()), Limit::Informs)
+            .count("attempts since it last worked", u64::from(path.attempts), Limit::Informs)
             .time("next attempt in", wait, Limit::AtMost(RECONNECT_MAX));
-        let decision = if path.portals() > 1 {
-            decision.count("portal tried next", path.portal as u64 + 1, Limit::AtMost(path.portals() as u64))
+        let decision = if path.portal_count() > 1 {
+            let next = self.portal_for(index) as u64 + 1;
+            decision.count("portal tried next", next, Limit::AtMost(path.portal_count() as u64))
         } else {
             decision
         };

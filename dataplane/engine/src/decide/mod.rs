@@ -12,6 +12,7 @@
 //! | `lanes` | suspicion, giving up, reconnects, identity, probation, errors, commands |
 //! | `writes` | copies in doubt, quarantines, gates, ghosts, caches, our own restart |
 //! | `present` | not a decision: why things stand as they do now, worked out when asked |
+//! | `steering` | a path's standing: held out, slow, marginal; portals, pacing |
 //! | `group` | which paths carry I/O, failback, switches, the hold |
 //!
 //! A decision that is new (not the last one about its subject once more) is also reported, so
@@ -20,6 +21,7 @@
 mod group;
 mod lanes;
 mod present;
+mod steering;
 mod writes;
 
 use alloc::boxed::Box;
@@ -33,6 +35,7 @@ use crate::engine::Engine;
 use crate::path::Admin;
 
 pub(crate) use group::Grouping;
+pub(crate) use steering::spared_text;
 
 impl Engine {
     /// A decision about a path, made now; figures are added to it.

@@ -12,14 +12,13 @@
 //! | down | the operator; errors; a suspicion; a connection or a check under way; the next attempt |
 //! | refused, unproven | what was compared; when it is asked again |
 //! | drained | what is still in flight |
-//! | anything else | the last decision about it |
+//! | held, slow | what the rule counted, and what is left of its time |
 
 use policies::explain::{Decision, Limit, Subject, Unit};
-use policies::limits::PROBATION_CANARIES;
+use policies::limits::{GIVE_UP, PROBATION_CANARIES, SILENT_ABORT};
 use program::{DeviceState, Nanos, NoPath, PathState};
 
 use crate::engine::Engine;
-use crate::health::{GIVE_UP, SILENT_ABORT};
 use crate::lane::{Cause, Lane, LaneState, Suspicion};
 use crate::path::Admin;
 
@@ -40,10 +39,7 @@ impl Engine {
                 .count("requests in flight", self.in_flight_on(index), Limit::Informs)
                 .until("`path reinstate`"),
             PathState::Down => self.down_now(index, now),
-            PathState::Slow | PathState::Held => match self.explain.last(Subject::Path(index)) {
-                Some(last) => *last,
-                None => about(path.state.as_str(), path.rule),
-            },
+            PathState::Slow | PathState::Held => self.standing_now(index, now),
         }
     }
 
@@ -59,7 +55,7 @@ impl Engine {
         let what = if carries { "carries requests" } else { "stands by" };
         let about = Decision::new(now, Subject::Path(index), what, "3.4")
             .count("priority", priority, Limit::AtLeast(group))
-            .time("usable for", now.saturating_sub(path.usable_since), Limit::Informs);
+            .time("usable for", now.saturating_sub(path.steering.since), Limit::Informs);
         match carries {
             true => about
                 .count(
@@ -72,7 +68,7 @@ impl Engine {
                 .refused("use it beside them", "a group of higher priority has a usable path")
                 .until("no path of a better group is usable"),
             false if priority > group => {
-                let waited = now.saturating_sub(path.usable_since);
+                let waited = now.saturating_sub(path.steering.since);
                 let (limit, because) = match self.program.failback {
                     program::Failback::After(delay) => (delay, "the failback rule wants it stable first"),
                     _ => (0, "`failback = \"manual\"`"),
@@ -186,6 +182,12 @@ impl Engine {
                 GIVE_UP,
                 "a reply on the connection; else it is given up at the limit and the path connects anew",
             ),
+            Cause::WindowClosed => (
+                "suspect: its server does not read",
+                "W16",
+                GIVE_UP,
+                "a reply on the connection; else it is given up at the limit and the path connects anew",
+            ),
             Cause::CanaryOverdue => (
                 "suspect: a canary read is unanswered",
                 "W15",
@@ -212,7 +214,7 @@ impl Engine {
         let about = |what| {
             Decision::new(now, Subject::Path(index), what, "3.5")
                 .count("old connections kept for late replies", old, Limit::Informs)
-                .count("attempts since it last worked", u64::from(path.backoff.attempts()), Limit::Informs)
+                .count("attempts since it last worked", u64::from(path.attempts), Limit::Informs)
                 .refused("give the path up", "a configured path is tried for ever")
         };
         match opening {

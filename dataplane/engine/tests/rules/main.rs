@@ -7,9 +7,13 @@ mod explained;
 mod fencing;
 mod hedging;
 mod liveness;
+mod portals;
 mod retention;
+mod rig;
 mod script;
 mod simulated;
+mod steering;
+mod unanswered;
 
 use engine::{Close, Event, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};

@@ -36,6 +36,8 @@ pub struct Script {
     pub sent: VecDeque<Sent>,
     pub replies: Vec<(u64, Result<(), Errno>)>,
     pub opening: Vec<(LaneId, usize)>,
+    /// Portal of every lane that was opened.
+    pub portals: Vec<(LaneId, usize)>,
     pub closing: Vec<(LaneId, Close)>,
     /// Lanes that were opened with a kill, and of what.
     pub kills: Vec<(LaneId, LaneId)>,
@@ -140,6 +142,7 @@ impl Script {
             sent: VecDeque::new(),
             replies: Vec::new(),
             opening: Vec::new(),
+            portals: Vec::new(),
             closing: Vec::new(),
             kills: Vec::new(),
             sampled: Vec::new(),
@@ -164,8 +167,9 @@ impl Script {
     fn drain(&mut self) {
         while let Some(action) = self.engine.next_action() {
             match action {
-                Action::OpenLane { lane, path, kill, .. } => {
+                Action::OpenLane { lane, path, portal, kill } => {
                     self.opening.push((lane, path));
+                    self.portals.push((lane, portal));
                     self.kills.extend(kill.map(|target| (lane, target)));
                 }
                 Action::UserTimeout { lane, enable } => self.timed.push((lane, enable)),
@@ -264,6 +268,11 @@ impl Script {
         let tag = RequestTag(self.next_tag);
         self.event(Event::Request(HostRequest { tag, session, command, flags, offset, len, payload }));
         self.next_tag
+    }
+
+    /// Requests so far.
+    pub fn requested(&self) -> usize {
+        self.next_tag as usize
     }
 
     pub fn buffer(&mut self) -> BufferId {

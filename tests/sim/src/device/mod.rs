@@ -45,7 +45,10 @@ pub struct PathView {
 
 impl PathView {
     fn usable(&self) -> bool {
-        matches!(self.state, PathState::Up | PathState::Standby | PathState::Probation)
+        matches!(
+            self.state,
+            PathState::Up | PathState::Standby | PathState::Probation | PathState::Slow | PathState::Held
+        )
     }
 }
 

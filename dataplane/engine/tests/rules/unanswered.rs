@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Nothing comes: a silent link, a stopped server, a slow request and a held one are told apart (W15, W16,
+//! W19), and our own pauses are none of them (W17).
+//!
+//! Tests named `complaint_` answer complaints of users of comparable systems: `docs/complaints.md`.
+
+use engine::{Event, GateOffer, Offer, SendData, TcpSample};
+use nbd::Command::{Read, Write};
+use program::{AccessPolicy, DeviceProgram, MILLISECOND, SECOND};
+
+use crate::script::{Script, Sent, device, offer};
+
+/// Answers everything but what `stuck` names, as it comes.
+fn serve(s: &mut Script, time: u64, stuck: impl Fn(&Sent) -> bool) {
+    let end = s.now + time;
+    while s.now < end {
+        s.wait(10 * MILLISECOND);
+        let (kept, ready): (Vec<Sent>, Vec<Sent>) = s.sent.drain(..).partition(&stuck);
+        s.sent.extend(kept);
+        for sent in ready {
+            s.answer(sent, Ok(()));
+        }
+    }
+}
+
+/// W15: a read that is late on a connection that answers others moves alone; the path stays as it is.
+#[test]
+fn one_slow_request_moves_alone() {
+    let mut s = Script::up(&device(2));
+    let slow = s.request(Read, 0, 4096);
+    let first = s.sent[0];
+    serve(&mut s, 900 * MILLISECOND, |sent| sent.offset == 0 && sent.data == SendData::Land);
+    assert_eq!(s.result(slow), None);
+    serve(&mut s, 300 * MILLISECOND, |sent| *sent == first);
+    assert_eq!(s.result(slow), Some(Ok(())), "the other path has answered it");
+    assert_eq!((s.state(0), s.state(1)), ("up", "up"), "{} {}", s.reason(0), s.reason(1));
+    assert!(s.closing.is_empty());
+    let again = s.request(Read, 4096, 4096);
+    serve(&mut s, 20 * MILLISECOND, |sent| *sent == first);
+    assert_eq!(s.result(again), Some(Ok(())), "both go on");
+    s.answer(first, Ok(()));
+}
+
+/// "Healthy", and I/O stuck for hours: writes that hang beside good canaries are answered by the other
+/// path, and after ten of them this one is used for nothing while that one is there.
+#[test]
+fn complaint_7_stuck_io_beside_good_checks_moves_and_demotes() {
+    let mut program = device(2);
+    // Below this the cap alone keeps them off: what hangs holds its slots.
+    program.paths[0].in_flight = 64;
+    let mut s = Script::up(&program);
+    let hangs = |sent: &Sent| sent.path == 0 && sent.command == Write;
+    let mut tags = Vec::new();
+    for n in 0..30 {
+        tags.push(s.request(Write, n * 8192, 4096));
+        serve(&mut s, 300 * MILLISECOND, hangs);
+    }
+    serve(&mut s, 3 * SECOND, hangs);
+    assert!(tags.iter().all(|&tag| s.result(tag) == Some(Ok(()))));
+    assert_eq!(s.state(0), "slow", "{}", s.reason(0));
+    assert!(s.reason(0).contains("it spoilt"), "{}", s.reason(0));
+    let stuck = s.sent.len();
+    for n in 0..10 {
+        s.request(Write, (1 << 20) + n * 8192, 4096);
+        serve(&mut s, 20 * MILLISECOND, hangs);
+    }
+    assert_eq!(s.sent.len(), stuck, "no more of them");
+}
+
+fn gated() -> Offer {
+    let gate = GateOffer { volume: 7, nonce: 9, cache_generation: 1, epoch: 1, killed: false };
+    Offer { gate: Some(gate), ..offer() }
+}
+
+/// W19: a peer that holds a request while it answers canaries is well, however old the request is.
+#[test]
+fn a_held_request_is_not_held_against_a_proxy() {
+    for access in [AccessPolicy::ActivePassive, AccessPolicy::ActiveActive] {
+        let mut s = Script::new(&DeviceProgram { access, ..device(1) });
+        s.open_all(&gated());
+        let held = s.request(Write, 0, 4096);
+        let first = s.sent[0];
+        serve(&mut s, 120 * SECOND, |sent| *sent == first);
+        assert_eq!((s.state(0), s.result(held)), ("up", None), "{}", s.reason(0));
+        s.answer(first, Ok(()));
+        assert_eq!(s.result(held), Some(Ok(())));
+    }
+    let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+    s.open_all(&gated());
+    s.request(Read, 0, 4096);
+    let first = s.sent[0];
+    serve(&mut s, 60 * SECOND, |sent| *sent == first);
+    assert_eq!((s.state(0), s.state(1)), ("up", "standby"), "no switch either: {}", s.reason(0));
+}
+
+/// W16: a window that is closed twice is a server that does not read: its reads move before any
+/// deadline; one sample alone is load. A write waits for its age, and the last path for its patience.
+#[test]
+fn a_closed_window_seen_twice_steers_away() {
+    let closed = TcpSample { notsent_bytes: 9_000, rto_us: 204_000, ..TcpSample::default() };
+    let mut s = Script::up(&device(2));
+    let read = s.request(Read, 0, 4096);
+    let lane = s.sent[0].lane;
+    let path = s.sent[0].path;
+    s.wait(150 * MILLISECOND);
+    s.event(Event::Tcp { lane, sample: closed });
+    assert_eq!(s.state(path), "up", "one closed window is load");
+    s.wait(50 * MILLISECOND);
+    s.event(Event::Tcp { lane, sample: closed });
+    assert_eq!(s.state(path), "down");
+    assert!(s.reason(path).contains("does not read"), "{}", s.reason(path));
+    let moved = s.sent.iter().copied().find(|sent| sent.path != path && sent.offset == 0 && sent.len == 4096);
+    s.answer(moved.expect("W2: reads move at any suspicion"), Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+
+    let mut s = Script::up(&device(1));
+    s.request(Read, 0, 4096);
+    let lane = s.sent[0].lane;
+    for _ in 0..4 {
+        s.wait(150 * MILLISECOND);
+        s.event(Event::Tcp { lane, sample: closed });
+    }
+    assert_eq!(s.state(0), "up", "there is nowhere to go");
+}
+
+/// Packets dropped by a firewall: within 0.2 to 1 s, whatever the requests' deadlines are.
+#[test]
+fn complaint_4_a_silent_link_moves_reads_within_half_a_second() {
+    let mut s = Script::up(&device(2));
+    let read = s.request(Read, 0, 4096);
+    let stuck = s.sent[0];
+    s.wait(450 * MILLISECOND);
+    let silent = TcpSample { unacked: 1, last_ack_ms: 450, rto_us: 204_000, ..TcpSample::default() };
+    s.event(Event::Tcp { lane: stuck.lane, sample: silent });
+    let moved = s.sent.iter().copied().find(|sent| sent.path != stuck.path && sent.data == SendData::Land);
+    s.answer(moved.expect("moved at once"), Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+}
+
+/// W17: the time an engine is told leaves our own pauses out, so a process that was stopped for an hour
+/// finds no request late and no path silent: what it reaps first is what it missed.
+#[test]
+fn a_pause_of_our_own_fails_no_path() {
+    let mut s = Script::up(&device(2));
+    let tags: Vec<u64> = (0..8).map(|n| s.request(Write, n * 8192, 4096)).collect();
+    s.wait(40 * MILLISECOND);
+    // Here the driver was stopped; its clock goes on from where it was, and it reaps before the timer.
+    for sent in std::mem::take(&mut s.sent) {
+        s.answer(sent, Ok(()));
+    }
+    s.event(Event::Timer);
+    assert!(tags.iter().all(|&tag| s.result(tag) == Some(Ok(()))));
+    assert_eq!((s.state(0), s.state(1), s.engine.status(s.now).resent), ("up", "up", 0));
+}
