@@ -13,6 +13,7 @@ pub mod load;
 pub mod machine;
 pub mod peers;
 pub mod scale;
+pub mod stall;
 pub mod stats;
 pub mod units;
 pub mod usage;

@@ -11,6 +11,7 @@ use bench::compare::{self, CompareOptions, Sample};
 use bench::failover::{self, FailoverOptions};
 use bench::load::{self, Control, LoadOptions};
 use bench::scale::{self, ScaleOptions};
+use bench::stall::{self, StallOptions};
 use bench::usage::raise_open_files;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
@@ -33,6 +34,8 @@ enum Command {
     Compare(CompareArguments),
     /// Measure the longest gap that a host sees when one of two paths fails
     Failover(FailoverArguments),
+    /// Measure what a failing path adds to the longest gap that a host sees, against the promised limits
+    Stall(StallArguments),
     /// Measure the cost of idle connections and of many devices
     Scale(ScaleArguments),
 }
@@ -68,6 +71,15 @@ struct FailoverArguments {
 }
 
 #[derive(Args)]
+struct StallArguments {
+    #[command(flatten)]
+    options: StallOptions,
+    /// Write all runs and the summary as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct ScaleArguments {
     #[command(flatten)]
     options: ScaleOptions,
@@ -85,6 +97,7 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load(&arguments),
         Command::Compare(arguments) => compare(&arguments),
         Command::Failover(arguments) => failover(&arguments),
+        Command::Stall(arguments) => stall(&arguments),
         Command::Scale(arguments) => scale(&arguments),
     };
     match done {
@@ -131,6 +144,17 @@ fn failover(arguments: &FailoverArguments) -> Done {
         );
     };
     let outcome = failover::run(&arguments.options, &mut tell)?;
+    println!("{}", outcome.markdown());
+    write_json(arguments.out.as_ref(), &outcome)?;
+    Ok(outcome.is_clean())
+}
+
+fn stall(arguments: &StallArguments) -> Done {
+    let mut tell = |run: &stall::Run| {
+        let stall::Run { round, kind, command, depth, longest_gap_ms, errors, .. } = run;
+        eprintln!("round {round} {kind} {command} at {depth}: gap {longest_gap_ms:.1} ms, {errors} errors");
+    };
+    let outcome = stall::run(&arguments.options, &mut tell)?;
     println!("{}", outcome.markdown());
     write_json(arguments.out.as_ref(), &outcome)?;
     Ok(outcome.is_clean())

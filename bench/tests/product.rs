@@ -10,6 +10,7 @@ use std::time::Duration;
 use bench::compare::{self, Client, CompareOptions, Storage, Target};
 use bench::failover::{self, FailoverOptions, Fault};
 use bench::scale::{self, ScaleOptions};
+use bench::stall::{self, Kind, StallOptions};
 
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("HOLDFAST_BIN") {
@@ -64,6 +65,24 @@ fn faults_are_survived() {
     assert!(outcome.is_clean(), "{:?}", outcome.runs);
     let kinds: Vec<&str> = outcome.rows.iter().map(|row| row.fault.as_str()).collect();
     assert_eq!(kinds, ["control", "kill", "reset", "stop"]);
+}
+
+/// Silence needs root and nft, and is left to the command.
+#[test]
+fn stalls_are_measured() {
+    let options = StallOptions {
+        runs: 1,
+        kinds: vec![Kind::Reset, Kind::Kill, Kind::Stop],
+        depths: vec![8],
+        size_bytes: 64 << 20,
+        holdfast: Some(binary()),
+        keep: None,
+    };
+    let outcome = stall::run(&options, &mut |_| {}).expect("everything runs");
+    assert!(outcome.is_clean(), "{:?}", outcome.runs);
+    let rows = outcome.rows.iter().map(|row| format!("{} {}", row.kind, row.command));
+    let expected = ["reset read", "kill read", "stop read", "reset write", "kill write", "stop write"];
+    assert_eq!(rows.collect::<Vec<String>>(), expected);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_server_that_closes_within_a_header() {
 
 #[test]
 fn a_server_that_closes_within_the_payload() {
-    survives(|connection, cookie| drop(connection.reply(cookie, 0, &[7; 5000])));
+    survives(|connection, cookie| drop(connection.reply(cookie, 0, &[7; 3000])));
 }
 
 #[test]

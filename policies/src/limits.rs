@@ -146,8 +146,10 @@ pub const WRITE_DEADLINE: Nanos = 2 * SECOND;
 pub const PROGRESS_BYTES_PER_SECOND: u64 = 8 << 20;
 /// Ages on the last usable path are this many times longer.
 pub const LAST_PATH_FACTOR: u64 = 4;
-/// A lane with requests out and no byte for this long gets a canary and is judged (rule W16).
-pub const SILENCE_PROBE_AFTER: Nanos = 100 * MILLISECOND;
+/// A lane with requests out and no byte for this long gets a canary (rule W16, which allows 100 ms).
+/// The request that waits may have been acknowledged just before the link went silent; then the
+/// canary is the first thing that owes an ACK, and hosts wait for both times in a row.
+pub const SILENCE_PROBE_AFTER: Nanos = 60 * MILLISECOND;
 /// A link is never called silent before this long without an ACK (rule W16).
 pub const SILENCE_FLOOR: Nanos = 200 * MILLISECOND;
 /// Retransmission time-outs without an ACK that make a link silent (rule W16).
@@ -156,7 +158,7 @@ pub const SILENCE_RTO_FACTOR: u64 = 2;
 /// the kernel doubles it at every retransmission, so twice the RTO would never be reached.
 pub const SILENCE_CEILING: Nanos = SECOND;
 /// A lane without a byte is looked at through the kernel at most this often.
-pub const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
+pub const SAMPLE_INTERVAL: Nanos = 25 * MILLISECOND;
 /// The same for a lane that is kept for late replies alone.
 pub const ZOMBIE_SAMPLE_INTERVAL: Nanos = 500 * MILLISECOND;
 /// A kept lane's peer is gone when so many probes of our kernel were sent in vain: it sends

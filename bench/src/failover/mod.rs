@@ -4,7 +4,7 @@
 //! The host is our own load generator with verification: a failover that loses or resurrects a write is no failover, however
 //! short it was. The kinds of run are interleaved, so that each fault's control was measured in the same minutes.
 
-mod relay;
+pub(crate) mod relay;
 mod rig;
 
 use std::path::{Path, PathBuf};
@@ -152,7 +152,7 @@ pub fn run(options: &FailoverOptions, progress: &mut dyn FnMut(&Run)) -> Result<
 }
 
 /// A file full of stamped sectors: on blank storage Holdfast cannot tell that two paths lead to the same data.
-fn make_image(dir: &Path, size_bytes: u64) -> Result<PathBuf, PeerError> {
+pub(crate) fn make_image(dir: &Path, size_bytes: u64) -> Result<PathBuf, PeerError> {
     let image = dir.join("image");
     let sized = std::fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
     sized.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;

@@ -17,7 +17,7 @@ use crate::peers::PeerError;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// A running relay; ends on drop.
-pub(super) struct Relay {
+pub(crate) struct Relay {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -38,7 +38,7 @@ struct End {
 
 impl Relay {
     /// In front of a port of 127.0.0.1.
-    pub(super) fn start(storage_port: u16) -> Result<Self, PeerError> {
+    pub(crate) fn start(storage_port: u16) -> Result<Self, PeerError> {
         let failed = |error: io::Error| PeerError::new(format!("relay: {error}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -50,12 +50,12 @@ impl Relay {
     }
 
     /// Its port.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// Resets every connection, in both directions; new ones are relayed again. Returns how many ends there were.
-    pub(super) fn reset(&self) -> usize {
+    pub(crate) fn reset(&self) -> usize {
         let links = std::mem::take(&mut *self.shared.links());
         for end in &links {
             end.aborted.store(true, Ordering::SeqCst);

@@ -193,6 +193,7 @@ pub struct TcpSample {
     pub last_ack_ms: u32,
     /// Probes of a closed window or an idle connection since the last ACK.
     pub probes: u32,
-    /// Retransmission time-out in microseconds.
+    /// Retransmission time-out in microseconds, as the round trips measure it: without a floor
+    /// that the kernel may keep to.
     pub rto_us: u32,
 }

@@ -26,7 +26,7 @@ use policies::limits::{
 use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, Unproven, Writers};
 
 use crate::engine::Engine;
-use crate::lane::{Cause, LaneState, Slot, Suspicion, Use};
+use crate::lane::{Cause, Lane, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
 use crate::request::RequestState;
 use crate::slab::Key;
@@ -34,6 +34,11 @@ use crate::{Action, Close, LaneId};
 
 /// How often lanes with work in flight are looked at.
 pub(crate) const TICK: Nanos = 25 * MILLISECOND;
+
+/// Whether the age of a request moves it.
+fn is_aged(entry: &Slot) -> bool {
+    matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient
+}
 
 impl Engine {
     pub(crate) fn timer(&mut self) {
@@ -117,6 +122,7 @@ impl Engine {
                 self.check_lane(slot as u16);
             }
         }
+        self.tick_at_next_age();
         self.verify_tick();
         self.check_waiting();
     }
@@ -182,6 +188,22 @@ impl Engine {
     pub(crate) fn canary_deadline(&self, slot: u16) -> Nanos {
         let patience = if self.is_last(slot) { LAST_PATH_FACTOR } else { 1 };
         self.program.canary.deadline * patience
+    }
+
+    /// A request that is to be moved before the next tick is moved at its age, not at the tick.
+    fn tick_at_next_age(&mut self) {
+        for slot in 0..self.lanes.len() {
+            let up = self.lanes[slot].as_ref().is_some_and(Lane::is_up);
+            if let Some(due) = up.then(|| self.next_age(slot as u16)).flatten() {
+                self.next_tick = self.next_tick.min(due);
+            }
+        }
+    }
+
+    fn next_age(&self, slot: u16) -> Option<Nanos> {
+        let last = self.is_last(slot);
+        let aged = self.lane_at(slot).in_order().filter(|(_, entry)| is_aged(entry));
+        aged.map(|(_, entry)| entry.sent_at + self.allowed_age(entry, last)).filter(|&due| due > self.now).min()
     }
 
     /// Steers away from a lane; moves what is on it as far as the evidence goes.
@@ -349,7 +371,7 @@ impl Engine {
             return Some(lane.last_canary + pace);
         }
         let regular = path.canary.next_due(lane.last_reply, self.is_busy());
-        // W16: with work in flight and not a byte for 100 ms, a read tells whether
+        // W16: with work in flight and not a byte for a while, a read tells whether
         // the server or only that request is slow.
         let quiet =
             lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + SILENCE_PROBE_AFTER);

@@ -536,7 +536,12 @@ impl Engine {
         // a request was acknowledged long ago and only its reply is missing. An ACK is
         // owed since the first request that was sent after the last ACK.
         let last_ack = now.saturating_sub(Nanos::from(sample.last_ack_ms) * MILLISECOND);
-        let owed = lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack);
+        // By its bytes where the queue tells them: times of ACKs are good to a few milliseconds only.
+        let acked_bytes = lane.sent_bytes.saturating_sub(u64::from(sample.outq_bytes));
+        let owed = lane
+            .in_order()
+            .find(|(_, slot)| slot.frame_end > acked_bytes)
+            .or_else(|| lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack));
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
         lane.note_sample(now);

@@ -164,8 +164,9 @@ pub struct TcpInfo {
     pub last_ack_ms: u32,
     /// Probes of a closed window or an idle connection since the last ACK.
     pub probes: u32,
-    /// Retransmission time-out in microseconds, before it was doubled by
-    /// retransmissions: a silent link would else look patient.
+    /// Retransmission time-out in microseconds as the round trips measure it: before it was
+    /// doubled by retransmissions, else a silent link would look patient, and without the
+    /// kernel's floor of 200 ms, else every link would look slow.
     pub rto_us: u32,
 }
 
@@ -195,8 +196,16 @@ pub fn tcp_info(fd: &Fd) -> io::Result<TcpInfo> {
         outq_bytes,
         last_ack_ms: info.tcpi_last_ack_recv,
         probes: u32::from(info.tcpi_probes),
-        rto_us: info.tcpi_rto >> info.tcpi_backoff.min(31),
+        rto_us: measured_rto_us(&info),
     })
+}
+
+fn measured_rto_us(info: &libc::tcp_info) -> u32 {
+    let kernels = info.tcpi_rto >> info.tcpi_backoff.min(31);
+    match info.tcpi_rtt {
+        0 => kernels,
+        rtt => kernels.min(rtt.saturating_add(info.tcpi_rttvar.saturating_mul(4))),
+    }
 }
 
 /// `SIOCOUTQNSD` of <linux/sockios.h>: bytes queued and never sent.

@@ -71,7 +71,7 @@ fn a_read_that_was_never_measured_is_hedged_at_ten_milliseconds() {
     s.wait(1);
     let second = s.take();
     assert_ne!(second.path, first.path);
-    s.wait(80 * MILLISECOND);
+    s.wait(45 * MILLISECOND);
     assert!(s.nothing_sent(), "there is no third copy");
 }
 
@@ -515,7 +515,7 @@ fn writes_are_never_hedged() {
     let mut s = Script::up(&hedging(2));
     s.request(Write, 0, 4096);
     s.take();
-    s.wait(90 * MILLISECOND);
+    s.wait(55 * MILLISECOND);
     assert!(s.nothing_sent());
     assert_eq!(counts(&s).sent, 0);
 }

@@ -12,6 +12,7 @@ mod retention;
 mod rig;
 mod script;
 mod simulated;
+mod stalls;
 mod steering;
 mod unanswered;
 

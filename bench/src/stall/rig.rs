@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two paths to one file, Holdfast above them, and the fault on the first.
+//!
+//! Silence is made by dropping the packets of one port. For that this program, and all that it starts, moves to a network
+//! namespace of its own, which has nothing but a loopback interface: no rule touches the machine's network.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use super::Kind;
+use crate::failover::relay::Relay;
+use crate::peers::{self, Device, Holdfast, Listener, PeerError, Process, search_path};
+
+const DEVICE: &str = "vol0";
+
+/// Moves the calling thread, and what it starts from now on, to a network namespace of its own.
+pub(super) fn enter_namespace() -> Result<(), PeerError> {
+    let hint = "silence needs root; leave it out with --kinds";
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(|e| PeerError::new(format!("no network namespace: {e}; {hint}")))?;
+    tool("ip", "link set lo up")
+}
+
+/// Storage with two addresses.
+struct Storage {
+    servers: Vec<Process>,
+    ports: [u16; 2],
+    export: &'static str,
+}
+
+/// What runs during one run. Fields end in this order.
+pub(super) struct Rig {
+    node: Holdfast,
+    relay: Option<Relay>,
+    storage: Storage,
+    silent: bool,
+}
+
+impl Rig {
+    /// Starts everything and waits until both paths are up.
+    pub(super) fn start(dir: &Path, image: &Path, binary: &Path, kind: Kind) -> Result<Self, PeerError> {
+        let storage = match kind {
+            Kind::SilenceGate => gate(dir, image, binary)?,
+            _ => nbdkits(dir, image)?,
+        };
+        let relay = if kind == Kind::Reset { Some(Relay::start(storage.ports[0])?) } else { None };
+        let first = relay.as_ref().map_or(storage.ports[0], Relay::port);
+        let paths = [first, storage.ports[1]].map(|port| peers::uri_of(port, storage.export)).to_vec();
+        let mut keys = Vec::new();
+        if kind == Kind::SilenceUnhedged {
+            keys.push("hedge = { mode = \"off\" }".to_owned());
+        }
+        let device = Device { name: DEVICE.to_owned(), keys, paths };
+        let mut node = Holdfast::start("holdfast", dir, binary, &[device])?;
+        node.await_all_up()?;
+        Ok(Self { node, relay, storage, silent: false })
+    }
+
+    /// Where the host connects.
+    pub(super) fn uri(&self) -> String {
+        self.node.uri(DEVICE)
+    }
+
+    /// Fails unless both paths have carried requests: a fault on an unused path would prove nothing.
+    pub(super) fn check_both_used(&self) -> Result<(), PeerError> {
+        for path in self.node.paths()? {
+            if path.reads + path.writes == 0 {
+                return Err(PeerError::new(format!("path {} carried nothing before the fault", path.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets it happen.
+    pub(super) fn inject(&mut self, kind: Kind) -> Result<(), PeerError> {
+        match kind {
+            Kind::Control => Ok(()),
+            Kind::Kill => {
+                self.storage.servers[0].kill();
+                Ok(())
+            }
+            Kind::Stop => self.storage.servers[0].signal(Signal::SIGSTOP),
+            Kind::Reset => match self.relay.as_ref().map(Relay::reset) {
+                Some(ends) if ends > 0 => Ok(()),
+                _ => Err(PeerError::new("there was no connection to reset".to_owned())),
+            },
+            Kind::Silence | Kind::SilenceUnhedged | Kind::SilenceGate => self.silence(),
+        }
+    }
+
+    /// Lets it end, so that what is still waited for comes.
+    pub(super) fn heal(&mut self, kind: Kind) -> Result<(), PeerError> {
+        match kind {
+            Kind::Stop => self.storage.servers[0].signal(Signal::SIGCONT),
+            _ if std::mem::take(&mut self.silent) => tool("nft", "delete table inet stall"),
+            _ => Ok(()),
+        }
+    }
+
+    fn silence(&mut self) -> Result<(), PeerError> {
+        let port = self.storage.ports[0];
+        self.silent = true;
+        // All or nothing, in one transaction.
+        tool(
+            "nft",
+            &format!(
+                "table inet stall {{ chain in {{ type filter hook input priority 0; tcp dport {port} drop; tcp sport {port} drop; }}; }}"
+            ),
+        )
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if self.silent {
+            // What is left of the run ends with its processes; the next one has another port.
+            let _ = tool("nft", "delete table inet stall");
+        }
+    }
+}
+
+fn nbdkits(dir: &Path, image: &Path) -> Result<Storage, PeerError> {
+    let server = |name: &str| {
+        // One thread per connection: nbdkit 1.32 aborts when a connection with several replies pending goes away.
+        let words = ["--threads=1".to_owned(), "file".to_owned(), image.display().to_string()];
+        peers::nbdkit(name, dir, &words)
+    };
+    let [one, two]: [Listener; 2] = [server("storage-0")?, server("storage-1")?];
+    let ports = [one.port, two.port];
+    Ok(Storage { servers: vec![one.process, two.process], ports, export: "" })
+}
+
+/// One gate at two addresses; its register begins anew.
+fn gate(dir: &Path, image: &Path, binary: &Path) -> Result<Storage, PeerError> {
+    let ports = [peers::free_port()?, peers::free_port()?];
+    let listen = ports.map(|port| format!("--listen=127.0.0.1:{port}"));
+    let mut arguments = vec!["gate".to_owned(), format!("--export={DEVICE}={}", image.display())];
+    arguments.push(format!("--state-dir={}", dir.display()));
+    arguments.extend(listen);
+    let mut server = Process::start("gate", dir, &binary.display().to_string(), &arguments)?;
+    for port in ports {
+        server.await_listening(port)?;
+    }
+    Ok(Storage { servers: vec![server], ports, export: DEVICE })
+}
+
+/// Runs a tool with words separated by blanks; it must succeed.
+fn tool(program: &str, words: &str) -> Result<(), PeerError> {
+    let mut command = Command::new(program);
+    command.args(words.split_whitespace()).env("PATH", search_path()).stdin(Stdio::null());
+    let output = command.output().map_err(|e| PeerError::new(format!("{program}: {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(PeerError::new(format!("{program} {words}: {}", errors.trim())))
+}
