@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use nbd::Command;
 use policies::hedge::{Answer, Hedge, HedgeCounts, Outrun, PendingRead};
 use policies::latency::size_class;
-use policies::limits::{HEDGE_FLOOR, SIZE_CLASSES};
+use policies::limits::{HEDGE_COLD, HEDGE_FLOOR, SIZE_CLASS_BYTES_MAX, SIZE_CLASSES};
 use program::{AccessPolicy, DeviceProgram, HedgeStatus, MILLISECOND, Nanos};
 
 use crate::LaneId;
@@ -48,6 +48,9 @@ const NEVER: Nanos = Nanos::MAX;
 /// A line is looked through for entries to drop from this length on.
 const LINE_MIN: usize = 256;
 
+/// Answers after which an age is worked out anew.
+const FRESH_FOR: u32 = 50;
+
 /// Second copies won against one path.
 #[derive(Clone, Debug, Default)]
 struct Duel {
@@ -59,8 +62,10 @@ struct Duel {
 #[derive(Debug)]
 struct Line {
     reads: VecDeque<(LaneId, u64)>,
-    /// Age at which one was last due: saves working it out for every read.
+    /// Age at which one is due, as of a few answers ago: saves working it out for every read.
     threshold: Nanos,
+    /// Answers until it is worked out anew.
+    fresh_for: u32,
     /// Length at which what is gone is dropped.
     full_at: usize,
 }
@@ -94,6 +99,11 @@ fn burst(program: &DeviceProgram) -> u32 {
     program.paths.iter().map(|path| path.in_flight).max().unwrap_or(1)
 }
 
+/// A length of this size class.
+fn bytes_of(class: usize) -> u64 {
+    SIZE_CLASS_BYTES_MAX.get(class).copied().unwrap_or(u64::MAX)
+}
+
 /// What a buffer for so much data takes: buffers come in powers of two.
 fn buffer_bytes(len_bytes: u64) -> u64 {
     len_bytes.next_power_of_two().max(512)
@@ -104,7 +114,8 @@ impl Hedges {
         let policy = Hedge::new(program.hedge_budget_ppm, burst(program));
         let line = |class: usize| Line {
             reads: VecDeque::new(),
-            threshold: policy.threshold(policies::limits::SIZE_CLASS_BYTES_MAX[class.min(SIZE_CLASSES - 2)]),
+            threshold: policy.threshold(bytes_of(class)),
+            fresh_for: FRESH_FOR,
             full_at: LINE_MIN,
         };
         Self {
@@ -136,6 +147,12 @@ impl Hedges {
     /// A read of this device was answered by storage, whichever copy it was.
     pub(crate) fn on_reply(&mut self, now: Nanos, len_bytes: u64, service: Nanos) {
         self.policy.on_reply(now, len_bytes, service);
+        let line = &mut self.lines[size_class(len_bytes)];
+        line.fresh_for -= 1;
+        if line.fresh_for == 0 {
+            line.fresh_for = FRESH_FOR;
+            line.threshold = self.policy.threshold(len_bytes);
+        }
     }
 
     /// A piece is gone, and with it the buffers of its second copies.
@@ -224,7 +241,8 @@ impl Engine {
                 }
             }
         }
-        self.hedges.due = due;
+        // Not later than this: the ages may fall while the oldest read waits.
+        self.hedges.due = if due == NEVER { NEVER } else { due.min(self.now + HEDGE_COLD) };
     }
 
     /// The head of a line.
@@ -246,7 +264,8 @@ impl Engine {
             // They may have room in a moment.
             return Head::StaysUntil(self.now + HEDGE_FLOOR);
         }
-        if self.hedges.open_bytes + buffer_bytes(slot.len) > self.hedges.room_bytes {
+        let bytes = self.hedges.open_bytes + buffer_bytes(slot.len);
+        if !self.candidates.is_empty() && bytes > self.hedges.room_bytes {
             self.hedges.refused_memory += 1;
             return Head::Leaves;
         }

@@ -93,6 +93,22 @@ fn a_measured_read_is_hedged_at_the_floor_if_its_like_are_faster() {
     assert_eq!(s.take().len, MIB);
 }
 
+/// An age that has fallen since the timer was last set counts at once.
+#[test]
+fn what_was_measured_a_moment_ago_counts() {
+    let mut s = Script::up(&hedging(2));
+    for _ in 0..100 {
+        s.request(Read, 0, 4096);
+        let sent = s.take();
+        s.now += MICROSECOND;
+        s.answer(sent, Ok(()));
+    }
+    s.request(Read, 0, 4096);
+    let first = s.take();
+    s.wait(FLOOR);
+    assert_ne!(s.take().path, first.path);
+}
+
 /// 3.2: the late copy lands in a buffer of its own and is thrown away.
 #[test]
 fn the_first_good_answer_wins_and_the_late_one_is_thrown_away() {
