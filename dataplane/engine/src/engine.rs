@@ -22,6 +22,7 @@
 //! | `hedge` | second copies of late reads | W2 |
 //! | `verdict` | what a sign means, by the fault table | 3.5 |
 //! | `unanswered` | nothing comes: why, and then | W15, W16, W19 |
+//! | `partial` | reads that go on elsewhere after a part came | W2 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
 //! | `budget` | what failures cost, and whose they were | |
 //! | `decide` | why: what is kept of each decision | |
@@ -245,6 +246,7 @@ impl Engine {
             Event::Reply { lane, cookie, result, data, digest } => {
                 self.reply(lane, cookie, result, data, digest);
             }
+            Event::ReadPart { lane, cookie, data, len } => self.read_part(lane, cookie, data, len),
             Event::Tcp { lane, sample } => self.tcp_sample(lane, sample),
             Event::Timer => self.timer(),
             Event::Program(program) => self.reload(program),

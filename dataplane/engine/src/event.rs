@@ -62,6 +62,18 @@ pub enum Event {
         /// Of the data, if the request asked for one.
         digest: Option<Digest>,
     },
+    /// The connection broke in the middle of the data of a READ; [`Event::LaneDown`] of the lane follows. At most one
+    /// for each lane, and never for data of which a host was sent anything.
+    ReadPart {
+        /// Which.
+        lane: LaneId,
+        /// As sent.
+        cookie: u64,
+        /// The data from the beginning; now the engine's to release.
+        data: BufferId,
+        /// Bytes of it: whole blocks.
+        len: u64,
+    },
     /// Answer to [`crate::Action::SampleTcp`].
     Tcp {
         /// Which.

@@ -166,6 +166,7 @@ impl Engine {
                     && fits(lane.path)
                     && lane.linked
                     && !lane.leaving
+                    && !lane.broken
             };
             self.lanes.iter().flatten().find(usable).map(|lane| lane.id.slot)
         };

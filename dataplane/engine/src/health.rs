@@ -203,7 +203,9 @@ impl Engine {
     fn next_age(&self, slot: u16) -> Option<Nanos> {
         let last = self.is_last(slot);
         let aged = self.lane_at(slot).in_order().filter(|(_, entry)| is_aged(entry));
-        aged.map(|(_, entry)| entry.sent_at + self.allowed_age(entry, last)).filter(|&due| due > self.now).min()
+        aged.map(|(_, entry)| entry.sent_at + self.allowed_age(entry, last))
+            .filter(|&due| due > self.now)
+            .min()
     }
 
     /// Steers away from a lane; moves what is on it as far as the evidence goes.

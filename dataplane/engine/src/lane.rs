@@ -192,6 +192,8 @@ pub(crate) struct Lane {
     pub(crate) leaving: bool,
     /// Its identity was proven: it has carried I/O.
     pub(crate) accepted: bool,
+    /// It broke, and is about to be told down.
+    pub(crate) broken: bool,
     /// TCP_USER_TIMEOUT is on.
     pub(crate) timed: bool,
     /// Known to be of the server process that holds what its cache domain has acknowledged
@@ -246,6 +248,7 @@ impl Lane {
             beside: false,
             leaving: false,
             accepted: false,
+            broken: false,
             timed: true,
             linked: false,
             drain_flushed: false,
@@ -275,11 +278,11 @@ impl Lane {
 
     /// May carry host I/O, suspect or not.
     pub(crate) fn is_up(&self) -> bool {
-        self.state == LaneState::Up
+        self.state == LaneState::Up && !self.broken
     }
 
     pub(crate) fn is_trusted(&self) -> bool {
-        self.state == LaneState::Up && self.suspicion.is_none()
+        self.is_up() && self.suspicion.is_none()
     }
 
     /// A slot for host I/O is free, with the spare ones kept back.

@@ -33,6 +33,7 @@ mod ids;
 mod lane;
 mod lanes;
 mod pace;
+mod partial;
 mod path;
 mod ranges;
 mod reconnect;

@@ -92,9 +92,18 @@ impl Reactor {
         lane.stage = Stage::Ending(fault);
         lane.outbox.drop_waiting(&mut self.messages);
         if lane.local.is_none() {
-            // Buffers of direct receives are with the ring, the others go back now.
+            // Buffers of direct receives are with the ring, the others go back now; the longest part of a
+            // read that broke off is told first.
+            let part = lane.pending.take_part();
             lane.pending.clear();
+            let (device, lane) = (lane.device, lane.id);
+            if let Some((cookie, buffer)) = part {
+                let len = buffer.len() as u64;
+                let data = self.held.lend(buffer.freeze());
+                self.events.push_back((device, Event::ReadPart { lane, cookie, data, len }));
+            }
         }
+        let Some(lane) = self.lanes.get_mut(key) else { return };
         if let Some(fd) = lane.fd.take() {
             self.ring.abort(&fd);
         }

@@ -64,8 +64,14 @@ impl Reactor {
                 return;
             }
             (resource, Err(ring::Errno::ECANCELED)) if lane.quiet => lane_restore(lane, resource),
-            (_, Ok(_)) => self.lane_eof(key),
-            (_, Err(error)) => self.lane_fail(key, LaneFault::Reset(error.desc().into())),
+            (resource, Ok(_)) => {
+                lane_restore(lane, resource);
+                self.lane_eof(key);
+            }
+            (resource, Err(error)) => {
+                lane_restore(lane, resource);
+                self.lane_fail(key, LaneFault::Reset(error.desc().into()));
+            }
         }
         self.lane_receive(key);
     }
@@ -73,9 +79,10 @@ impl Reactor {
     /// A direct receive brought bytes.
     fn lane_direct(&mut self, key: Key, buffer: BufferMut, len: usize) {
         let lane = self.lanes.get_mut(key).expect("only called for lanes in the table");
-        let (cookie, _, _) = lane.inbox.direct().expect("a direct receive has its request");
+        let (cookie, at, _) = lane.inbox.direct().expect("a direct receive has its request");
         let pending = lane.pending.get_mut(cookie).expect("a direct receive has its request");
         pending.buffer = Some(buffer);
+        pending.note_arrived(at, len);
         let (device, id) = (lane.device, lane.id);
         if lane.inbox.took(len) {
             self.lane_data_complete(key, cookie);
@@ -183,6 +190,7 @@ impl Reactor {
                         let mut buffer = buffer.unwrap_or_else(|| self.pool.take(pending.len as usize));
                         buffer[at as usize..(at + len) as usize].fill(0);
                         pending.buffer = Some(buffer);
+                        pending.note_arrived(at as usize, len as usize);
                         outcome
                     }
                     ReadPiece::Error(_) | ReadPiece::End => outcome,
@@ -200,6 +208,7 @@ impl Reactor {
         let pending = lane.pending.get_mut(cookie).expect("data is only expected for a request in flight");
         let buffer = pending.buffer.as_mut().expect("data is only expected with a buffer");
         buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        pending.note_arrived(at, bytes.len());
         lane.inbox.took(bytes.len()) && self.lane_data_complete(key, cookie)
     }
 
@@ -273,7 +282,8 @@ fn broken(violation: ReplyViolation) -> Broken {
     violation.to_string()
 }
 
-/// The receive was cancelled along with a send: a lent buffer goes back to its request.
+/// The receive brought nothing (it was cancelled along with a send, or the stream ended): a lent buffer goes back to its
+/// request.
 fn lane_restore(lane: &mut Lane, resource: Resource) {
     if let (Resource::Buffer(buffer), Some((cookie, _, _))) = (resource, lane.inbox.direct()) {
         let pending = lane.pending.get_mut(cookie).expect("a direct receive has its request");

@@ -88,6 +88,7 @@ impl Reactor {
             len: frame.len,
             landing: landing_of(frame.data),
             buffer,
+            arrived: 0,
             assembly: Assembly::Fresh,
             dispatched: None,
             frame: start..lane.queued_bytes,

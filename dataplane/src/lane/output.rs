@@ -200,6 +200,7 @@ fn lay_out(lane: &mut Lane, frame: &Frame, held: &Held, messages: &mut Messages)
         len: frame.len,
         landing: landing_of(frame.data),
         buffer: None,
+        arrived: 0,
         assembly: Assembly::Fresh,
         dispatched: None,
         frame: start..lane.queued_bytes,

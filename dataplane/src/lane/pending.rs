@@ -8,6 +8,9 @@ use nbd::client::{PlainReply, ReadAssembly, StatusAssembly};
 use nbd::{Command, CommandFlags};
 use ring::BufferMut;
 
+/// A read that broke off goes on at a multiple of this, so that no block is put together of two moments.
+const PART_BLOCK_BYTES: u64 = 4096;
+
 /// What becomes of the data of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Landing {
@@ -38,11 +41,28 @@ pub(crate) struct Pending {
     pub(crate) landing: Landing,
     /// Where its data arrives; with the ring during a direct receive.
     pub(crate) buffer: Option<BufferMut>,
+    /// Bytes of its data that are there, from the beginning without a gap.
+    pub(crate) arrived: usize,
     pub(crate) assembly: Assembly,
     /// At a gate: the generation a change of data was dispatched under.
     pub(crate) dispatched: Option<u64>,
     /// Its frame in the bytes of the lane.
     pub(crate) frame: std::ops::Range<u64>,
+}
+
+impl Pending {
+    /// Data has arrived at `at`.
+    pub(crate) fn note_arrived(&mut self, at: usize, len: usize) {
+        if at == self.arrived {
+            self.arrived += len;
+        }
+    }
+
+    /// Bytes that are there up to the end of a whole block of the device.
+    fn whole_blocks(&self) -> usize {
+        let end = self.offset + self.arrived as u64;
+        (end - end % PART_BLOCK_BYTES).saturating_sub(self.offset) as usize
+    }
 }
 
 /// See the module header.
@@ -73,6 +93,19 @@ impl Table {
     pub(crate) fn remove(&mut self, cookie: u64) -> Option<Pending> {
         let slot = self.slots.get_mut(Self::index(cookie))?;
         slot.take_if(|pending| pending.cookie == cookie)
+    }
+
+    /// The read of which the most has arrived: its cookie, the data, its length. What is in a receive is not there.
+    pub(crate) fn take_part(&mut self) -> Option<(u64, BufferMut)> {
+        let lands = |pending: &&mut Pending| {
+            pending.command == Command::Read && pending.landing == Landing::Land && pending.buffer.is_some()
+        };
+        let longest =
+            self.slots.iter_mut().flatten().filter(lands).max_by_key(|pending| pending.whole_blocks())?;
+        let len = longest.whole_blocks();
+        let mut buffer = longest.buffer.take_if(|_| len > 0)?;
+        buffer.truncate(len);
+        Some((longest.cookie, buffer))
     }
 
     /// Forgets all; their buffers go back.

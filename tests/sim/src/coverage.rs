@@ -139,6 +139,8 @@ list! {
         HedgeWon,
         /// A copy of a hedged read answered after its host was, and was thrown away.
         HedgeDrained,
+        /// A connection broke in the middle of the data of a read, and only the rest was read anew.
+        Continued,
     }
 }
 

@@ -7,6 +7,7 @@ mod explained;
 mod fencing;
 mod hedging;
 mod liveness;
+mod partial;
 mod portals;
 mod retention;
 mod rig;

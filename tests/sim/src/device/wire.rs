@@ -14,13 +14,14 @@
 //! In the bounded modes all of it ends `quiesce` after; else nothing ends it.
 
 use engine::{Event, LaneFault, LaneId, Offer};
-use nbd::TransmissionFlags as Flags;
+use nbd::{Command, TransmissionFlags as Flags};
 use program::{Nanos, SECOND};
 
 use super::Device;
 use crate::conn::Stage;
 use crate::coverage::Mark;
 use crate::env::Env;
+use crate::op::{Answered, Buffer, Op};
 use crate::plan::Topology;
 use crate::queue::{ConnIndex, Happening};
 use crate::sabotage::Sabotage;
@@ -53,6 +54,9 @@ impl Device {
         let offer = self.offer(env, conn.path);
         let conn = &mut self.conns[index as usize];
         conn.stage = Stage::Open;
+        // Whoever died while it was on its way, this process takes it.
+        conn.deaf = false;
+        conn.orphaned = false;
         conn.offer = Some(offer);
         conn.last_ack = env.now;
         let lane = conn.lane;
@@ -432,6 +436,8 @@ impl Device {
         }
         conn.stage = Stage::Gone;
         let (lane, fault, sent_bytes): (LaneId, _, _) = (conn.lane, conn.fault.clone(), conn.sent());
+        self.break_off(env, index, lane);
+        let conn = &mut self.conns[index as usize];
         for op in std::mem::take(&mut conn.answers) {
             // Carried out; only the answer is lost.
             self.ops.remove(op.index);
@@ -443,6 +449,25 @@ impl Device {
             let conn = &self.conns[live as usize];
             conn.stage != Stage::Gone || !conn.frames.is_empty() || !conn.serving.is_empty()
         });
+    }
+
+    /// Of an answer on its way a part has come.
+    fn break_off(&mut self, env: &mut Env, index: ConnIndex, lane: LaneId) {
+        let underway = |op: &&Op| {
+            let read = op.command == Command::Read && op.answered == Answered::Lands;
+            op.conn == index && op.executed && read && op.result.is_ok() && op.data.len() > 1
+        };
+        let Some(op) = self.ops.live().find(underway) else { return };
+        // By the cookie, so that no draw of the run hangs on it.
+        let sectors = 1 + (op.cookie.wrapping_mul(0x9e37_79b9) >> 16) as usize % (op.data.len() - 1);
+        let (cookie, values) = (op.cookie, op.data[..sectors].to_vec());
+        let data = self.buffers.insert(Buffer::Data(values));
+        let len = sectors as u64 * self.plan.sector_bytes;
+        let before = self.engine.status(env.now).resent;
+        self.feed(env, Event::ReadPart { lane, cookie, data, len });
+        if self.engine.status(env.now).resent > before {
+            env.mark(Mark::Continued);
+        }
     }
 
     /// The server process behind a link dies: what it had is done now or never.
