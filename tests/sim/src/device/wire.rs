@@ -322,7 +322,7 @@ impl Device {
         let stopped = env.server_of(link).stopped;
         let conn = &self.conns[index as usize];
         let mut ops = conn.serving.iter().copied().chain(conn.frames.iter().map(|frame| frame.op));
-        if ops.any(|op| self.ops.get(op).command == nbd::Command::Flush) {
+        if ops.any(|op| self.ops.get(op).command == Command::Flush) {
             env.mark(Mark::FlushLost);
         }
         let ghosts = !conn.frames.is_empty() || !conn.serving.is_empty();
