@@ -540,7 +540,7 @@ impl Engine {
         let acked_bytes = lane.sent_bytes.saturating_sub(u64::from(sample.outq_bytes));
         let owed = lane
             .in_order()
-            .find(|(_, slot)| slot.frame_end > acked_bytes)
+            .find(|(_, slot)| sample.outq_bytes > 0 && slot.frame_end > acked_bytes)
             .or_else(|| lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack));
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
