@@ -47,7 +47,7 @@ impl Engine {
     pub(crate) fn standing_now(&self, index: usize, now: Nanos) -> Decision {
         match self.paths[index].steering.standing {
             Some(Standing::HeldOut) => self.held_out(index, now),
-            _ if self.slow.is_demoted(index) => self.demoted_slow(index, now, &self.slow.seen(index)),
+            _ if self.slow.is_demoted(index) => Self::demoted_slow(index, now, &self.slow.seen(index)),
             _ => self.demoted_marginal(index, now),
         }
     }
@@ -115,7 +115,7 @@ impl Engine {
     /// It is slow against its siblings. `spared`: why nothing is done.
     pub(crate) fn decide_slow(&mut self, path: usize, seen: &SlowSeen, spared: Option<Spared>) {
         let decision = match spared {
-            None => self.demoted_slow(path, self.now, seen),
+            None => Self::demoted_slow(path, self.now, seen),
             Some(because) => {
                 Self::slow_figures(&self.on_path(path, "keep it though it is slow", "slow"), seen)
                     .refused("demote it", spared_text(because))
@@ -125,7 +125,7 @@ impl Engine {
         self.decide(&decision);
     }
 
-    fn demoted_slow(&self, path: usize, now: Nanos, seen: &SlowSeen) -> Decision {
+    fn demoted_slow(path: usize, now: Nanos, seen: &SlowSeen) -> Decision {
         Self::slow_figures(&Decision::new(now, Subject::Path(path), "demote it", "slow"), seen)
             .refused("take it out", "slow is not dead, and it may be all there is left")
             .until("5 min without a slow window, or `path reinstate`")
