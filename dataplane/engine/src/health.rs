@@ -39,6 +39,7 @@ impl Engine {
     pub(crate) fn timer(&mut self) {
         self.expire_doubts();
         self.recovery_due();
+        self.inheritance_due();
         self.ask_gates();
         self.check_probation();
         self.steer();

@@ -61,6 +61,8 @@ list! {
         Reload,
         /// A host's connection breaks; it comes back and sends again.
         HostLost,
+        /// Our own process is killed with everything in flight and started again (W10).
+        Restart,
         /// The storage host goes down with all its servers and their cache.
         HostCrash,
     }
@@ -139,6 +141,14 @@ list! {
         HedgeWon,
         /// A copy of a hedged read answered after its host was, and was thrown away.
         HedgeDrained,
+        /// A gate finished a lost session (2.4).
+        Fenced,
+        /// Behind gates a new process of ours went on at once (W10).
+        Recovered,
+        /// On plain storage it did so after `quiesce`.
+        RecoveredUnproven,
+        /// A cache that the process before may have left something in was not there in time.
+        InheritedUnproven,
     }
 }
 

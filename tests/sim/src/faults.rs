@@ -181,6 +181,7 @@ impl Faults {
                 let program = changed(env, device, link);
                 device.reload(env, program);
             }
+            FaultClass::Restart => return devices[fault.device].restart(env),
             FaultClass::HostLost => return Some(lose_host(env, &mut devices[fault.device])),
             FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage => unreachable!("handled above"),
         }
@@ -211,7 +212,14 @@ fn can_tell(env: &Env, devices: &[Device], link: usize) -> bool {
 
 /// Ends in itself: nothing stays in force.
 fn momentary(class: FaultClass) -> bool {
-    matches!(class, FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage | FaultClass::HostLost)
+    matches!(
+        class,
+        FaultClass::Reset
+            | FaultClass::Fin
+            | FaultClass::Garbage
+            | FaultClass::HostLost
+            | FaultClass::Restart
+    )
 }
 
 /// A fault of the server and not of one link to it.
@@ -235,9 +243,11 @@ fn kill(env: &mut Env, devices: &mut [Device], server: usize) -> bool {
     let met = devices.iter_mut().map(|device| device.process_dies(env, server));
     let met = met.fold(false, |met, one| met | one);
     env.servers[server].alive = false;
+    env.servers[server].process += 1;
     env.servers[server].frozen.clear();
     env.servers[server].stuck.clear();
     if let Some(cache) = env.servers[server].plan.cache.filter(|_| env.servers[server].plan.loses) {
+        env.cache_losses[cache] += 1;
         for device in devices.iter_mut() {
             device.cache_dies(env, cache);
         }
@@ -251,8 +261,9 @@ fn crash(env: &mut Env, devices: &mut [Device]) -> bool {
     for server in 0..env.servers.len() {
         met |= kill(env, devices, server);
     }
-    for device in devices.iter_mut() {
-        if env.plan.servers[0].cache.is_some() {
+    if env.plan.servers[0].cache.is_some() {
+        env.cache_losses[0] += 1;
+        for device in devices.iter_mut() {
             device.cache_dies(env, 0);
         }
     }
@@ -309,7 +320,11 @@ fn end(env: &mut Env, devices: &mut [Device], fault: &Fault) {
             let program = devices[fault.device].plan.program.clone();
             devices[fault.device].reload(env, program);
         }
-        FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage | FaultClass::HostLost => {}
+        FaultClass::Reset
+        | FaultClass::Fin
+        | FaultClass::Garbage
+        | FaultClass::HostLost
+        | FaultClass::Restart => {}
     }
 }
 

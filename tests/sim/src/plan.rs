@@ -59,6 +59,8 @@ pub struct ServerPlan {
     pub receive_bytes: u64,
     /// Its cache dies with its process.
     pub loses: bool,
+    /// It is a gate, or has one in front of it (2.4).
+    pub gate: bool,
 }
 
 /// One device: its program, its volume, its hosts.
@@ -167,12 +169,22 @@ impl Plan {
             server.loses &= topology != Topology::SharedCache;
             plan.servers.push(server);
         }
+        // All or none: where one path leads to plain storage nothing is proven for it.
+        let gates = rng.chance(250_000);
+        for server in &mut plan.servers {
+            server.gate = gates;
+        }
         for _ in 0..rng.pick(&[1, 1, 1, 2, 3]) {
             let device = draw_device(&mut rng, &plan, paths, sector_bytes);
             plan.devices.push(device);
         }
         draw_hedges(&mut Rng::new(seed ^ HEDGES), &mut plan.devices);
         plan
+    }
+
+    /// Every path leads to a gate.
+    pub fn gates(&self) -> bool {
+        self.servers.iter().all(|server| server.gate)
     }
 
     /// Caches in front of each volume.
@@ -219,6 +231,7 @@ fn draw_server(rng: &mut Rng, cache: Option<usize>, multi_conn: bool, sector_byt
         reads_after_reset: rng.chance(500_000),
         receive_bytes: rng.spread(sector_bytes / 2, 16 * sector_bytes),
         loses: cache.is_some() && rng.chance(600_000),
+        gate: false,
     }
 }
 
@@ -226,6 +239,8 @@ fn draw_device(rng: &mut Rng, plan: &Plan, paths: usize, sector_bytes: u64) -> D
     let sectors = if sector_bytes > 4096 { 96 } else { rng.pick(&[32, 64, 128]) };
     let other_writer =
         plan.topology != Topology::Incoherent && plan.topology != Topology::OwnCaches && rng.chance(200_000);
+    // Behind a gate several writers need not write through (F7), and a loss is told by its generation.
+    let other_writer = other_writer && !plan.gates();
     let declared = other_writer || rng.chance(500_000);
     let incoherent = plan.topology == Topology::Incoherent;
     let mut program = base_program(rng, plan, paths);

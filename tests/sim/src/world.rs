@@ -132,7 +132,9 @@ impl World {
                 self.settle_all();
             }
             if self.env.now > end {
-                self.complain("T7", "not all is well long after all was healed");
+                let fenced = self.devices.iter().all(|device| device.is_fenced(&self.env));
+                let rule = if fenced { "T7" } else { "2.4" };
+                self.complain(rule, "not all is well long after all was healed");
                 return;
             }
             self.step();
