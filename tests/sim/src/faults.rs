@@ -28,6 +28,19 @@ struct Fault {
     healed: bool,
 }
 
+/// A fault of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// When it begins.
+    pub at: Nanos,
+    /// What.
+    pub class: FaultClass,
+    /// Where.
+    pub link: usize,
+    /// How long, unless it ends in itself.
+    pub lasts: Nanos,
+}
+
 /// The faults of a run.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -59,8 +72,27 @@ impl Faults {
         if env.links[link].faults + env.servers[server].faults > 0 {
             return;
         }
-        let busy = devices.iter().any(|device| device.busy_on(link));
         let fault = Fault { class, link, device, healed: false };
+        self.inject(env, devices, fault, wanted, None);
+    }
+
+    /// One fault of a scenario.
+    pub fn planned(&mut self, env: &mut Env, devices: &mut [Device], planned: &Planned) {
+        let fault = Fault { class: planned.class, link: planned.link, device: 0, healed: false };
+        self.inject(env, devices, fault, None, Some(planned.lasts));
+    }
+
+    fn inject(
+        &mut self,
+        env: &mut Env,
+        devices: &mut [Device],
+        fault: Fault,
+        wanted: Option<usize>,
+        lasts: Option<Nanos>,
+    ) {
+        let Fault { class, link, device, .. } = fault;
+        let server = env.links[link].server;
+        let busy = devices.iter().any(|device| device.busy_on(link));
         let Some(met) = self.begin(env, devices, &fault) else {
             if class == FaultClass::OtherData && wanted.is_none() && can_tell(env, devices, link) {
                 self.wanted = Some(link);
@@ -79,8 +111,11 @@ impl Faults {
             env.servers[server].well_since = None;
         }
         self.list.push(fault);
-        let lasts =
-            if momentary(class) { 1 } else { env.rng.spread(50 * MILLISECOND, env.plan.faults.lasts) };
+        let lasts = match lasts {
+            _ if momentary(class) => 1,
+            Some(lasts) => lasts,
+            None => env.rng.spread(50 * MILLISECOND, env.plan.faults.lasts),
+        };
         if class == FaultClass::OtherData {
             self.calm_until = env.now + lasts + SECOND;
         }

@@ -295,6 +295,7 @@ impl Device {
             may_fail: false,
         });
         self.open += 1;
+        self.gap.asked(env.now);
         let payload =
             (command == Command::Write).then(|| self.buffers.insert(Buffer::Payload(number, start)));
         let unit = self.plan.sector_bytes;
@@ -344,6 +345,7 @@ impl Device {
         let Some(request) = self.requests[index as usize].take() else { unreachable!("just seen") };
         self.free_requests.push(index);
         self.open -= 1;
+        self.gap.answered(env.now, self.open > 0);
         env.requests += 1;
         env.trace.add(tag.0 ^ u64::from(result.is_ok()));
         let data = self.take_data(env, &request);

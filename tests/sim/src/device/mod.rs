@@ -49,6 +49,31 @@ pub struct PathView {
     pub open_writes: u32,
 }
 
+/// The longest time between two answers while something was open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gap {
+    /// Nothing before this counts: paths connect for the first time.
+    pub from: Nanos,
+    since: Option<Nanos>,
+    /// The longest so far.
+    pub longest: Nanos,
+}
+
+impl Gap {
+    fn asked(&mut self, now: Nanos) {
+        self.since.get_or_insert(now);
+    }
+
+    /// `open`: something is still unanswered.
+    fn answered(&mut self, now: Nanos, open: bool) {
+        let since = self.since.replace(now).filter(|&since| since >= self.from);
+        self.longest = self.longest.max(since.map_or(0, |since| now - since));
+        if !open {
+            self.since = None;
+        }
+    }
+}
+
 impl PathView {
     fn usable(&self) -> bool {
         matches!(
@@ -104,6 +129,8 @@ pub struct Device {
     last_usable: Nanos,
     /// Requests open.
     pub open: usize,
+    /// How long hosts waited for any answer (issue of the first or the last answer to the next).
+    pub gap: Gap,
     /// Hosts are told of a loss by every FLUSH from now on (F9).
     loss_told: bool,
     /// A FLUSH failed and lost something, and none has succeeded since.
@@ -149,6 +176,7 @@ impl Device {
             doubtful: Vec::new(),
             last_usable: env.now,
             open: 0,
+            gap: Gap::default(),
             loss_told: false,
             loss_open: false,
             process: 0,
@@ -193,7 +221,7 @@ impl Device {
                     self.feed(env, Event::Timer);
                 }
             }
-            Happening::Fault | Happening::Heal(_) | Happening::WriteBack => {
+            Happening::Fault | Happening::Planned(_) | Happening::Heal(_) | Happening::WriteBack => {
                 unreachable!("the world's, not a device's")
             }
         }
