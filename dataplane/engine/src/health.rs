@@ -525,6 +525,7 @@ impl Engine {
             NoPath::Fail => 0,
             NoPath::Forever => Nanos::MAX,
         };
+        let switch_hangs = self.switch_hangs(hold);
         let due: Vec<Key> = self
             .requests
             .iter()
@@ -534,7 +535,7 @@ impl Engine {
                 // W5 with `unproven = "hold"`: proof may never come.
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
-                let stuck = (flush || self.active.waiting_for.is_some()) && self.waits(*key);
+                let stuck = (flush || switch_hangs) && self.waits(*key);
                 (blocked || unproven || stuck) && now - request.accepted >= hold
             })
             .map(|(key, _)| key)

@@ -77,7 +77,13 @@ pub fn hunt(rules: Rules, sabotage: Sabotage, reasons: &[&str], most: u64) -> Op
         let outcome = run_with(seed, rules, sabotage);
         requests += outcome.requests;
         if let Some(failure) = outcome.failure.filter(|failure| reasons.contains(&failure.rule)) {
-            return Some(Detection { seeds: seed + 1, requests, took: core_time().saturating_sub(start), seed, failure });
+            return Some(Detection {
+                seeds: seed + 1,
+                requests,
+                took: core_time().saturating_sub(start),
+                seed,
+                failure,
+            });
         }
     }
     None
