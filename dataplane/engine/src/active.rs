@@ -48,6 +48,8 @@ pub(crate) struct Active {
     pub(crate) last_resort: bool,
     /// Active-passive: the old path must finish first.
     pub(crate) waiting_for: Option<usize>,
+    /// Since when it has been that one, as seen by the timer.
+    pub(crate) waiting_since: Option<(usize, Nanos)>,
     /// Pieces that wait for a path that has not answered them EIO.
     pub(crate) parked: Vec<Key>,
     /// When parked pieces may ask the path that answered EIO once more.
@@ -65,6 +67,7 @@ impl Default for Active {
             best: None,
             last_resort: false,
             waiting_for: None,
+            waiting_since: None,
             parked: Vec::new(),
             ask_again: 0,
         }
@@ -246,6 +249,19 @@ impl Engine {
     /// A path other than this one on which something may still be carried out.
     fn unproven_beside(&self, path: usize) -> Option<usize> {
         (0..self.paths.len()).find(|&other| other != path && self.path_has_open_copies(other))
+    }
+
+    /// Whether a switch has waited for so long that requests fail of it. With proof asked for their own age counts (W20);
+    /// else a switch ends by answers, and a slow one is not to blame for what waited before it.
+    pub(crate) fn switch_hangs(&mut self, hold: Nanos) -> bool {
+        let now = self.now;
+        let Some(old) = self.active.waiting_for else {
+            self.active.waiting_since = None;
+            return false;
+        };
+        let since = self.active.waiting_since.filter(|&(of, _)| of == old).map_or(now, |(_, since)| since);
+        self.active.waiting_since = Some((old, since));
+        self.program.exclusive == Exclusive::Proven || now - since >= hold
     }
 
     /// Something was settled: the new path may be free to start.

@@ -372,6 +372,7 @@ impl Engine {
             return;
         }
         piece.resent = true;
+        self.free_flush(key);
         self.counters.resent += 1;
         self.note_moved(key);
         let paced = self.is_paced(key);

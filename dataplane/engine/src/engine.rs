@@ -119,6 +119,8 @@ pub struct Engine {
     pub(crate) ghosts: Vec<Ghost>,
     /// Writes wait for what an earlier process of ours may have in flight (W10).
     pub(crate) recovering: Option<Nanos>,
+    /// Until then FLUSH waits for every cache that process may have left something in.
+    pub(crate) inheriting: Option<Nanos>,
     pub(crate) domains: Vec<Domain>,
     pub(crate) retention: Retention,
     /// Acknowledged writes are being written again.
@@ -190,6 +192,7 @@ impl Engine {
             kills: Vec::new(),
             ghosts: Vec::new(),
             recovering: None,
+            inheriting: None,
             domains: Vec::new(),
             retention: Retention::new(program.retention_bytes),
             replay: None,

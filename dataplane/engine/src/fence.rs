@@ -83,8 +83,14 @@ impl Engine {
 
     /// A kill for the next connection of this path to carry.
     pub(crate) fn kill_for(&self, path: usize) -> Option<LaneId> {
-        let kill = self.kills.iter().find(|kill| kill.asked.is_none() && kill.path == path)?;
+        let kill =
+            self.kills.iter().find(|kill| kill.asked.is_none() && self.same_target(kill.path, path))?;
         Some(kill.target)
+    }
+
+    /// A path that a changed program has taken away and another brought back is another one to us, not to its gate.
+    fn same_target(&self, one: usize, other: usize) -> bool {
+        one == other || self.paths[one].program.target == self.paths[other].program.target
     }
 
     /// A lane that was opened with a kill of `target`, on its path's own account.
@@ -97,10 +103,11 @@ impl Engine {
     /// What a fresh lane tells of sessions that are to be finished.
     pub(crate) fn gate_answered(&mut self, id: LaneId, path: usize, gate: Option<&GateOffer>) {
         let mut proven = Vec::new();
-        for kill in &mut self.kills {
+        let same: Vec<bool> = self.kills.iter().map(|kill| self.same_target(kill.path, path)).collect();
+        for (kill, same) in self.kills.iter_mut().zip(same) {
             let acknowledged =
                 kill.asked == Some(id) && gate.is_some_and(|gate| same_life(gate, &kill.gate) && gate.killed);
-            let restarted = kill.path == path
+            let restarted = same
                 && gate.is_some_and(|gate| gate.volume == kill.gate.volume && gate.nonce != kill.gate.nonce);
             if acknowledged || restarted {
                 proven.push((kill.target, kill.path, kill.since));

@@ -32,7 +32,7 @@ use crate::slab::Key;
 use crate::{Action, Close, GateOffer, LaneId, SendData, SessionId};
 
 /// Any domain will do.
-const ANY: usize = usize::MAX;
+pub(crate) const ANY: usize = usize::MAX;
 
 /// One volatile cache.
 #[derive(Debug, Default)]
@@ -48,6 +48,11 @@ pub(crate) struct Domain {
     unproven: bool,
     /// The same where writes are retained: this many of `acked` are being written again (F6).
     pub(crate) lost: Option<u64>,
+    /// An earlier process of ours that ended without a clean stop may have left something in it (W10).
+    pub(crate) inherited: bool,
+    /// `lost` because a FLUSH failed, or with another generation: that its server has kept its cache since does
+    /// not bring it back.
+    pub(crate) spoilt: bool,
     /// Its FLUSH failed: everything is written again before the next.
     pub(crate) rewrite: bool,
     /// Some lane is up that is not known to be of the process that holds its cache.
@@ -87,7 +92,7 @@ impl Engine {
         }
         let mut any = true;
         for domain in 0..self.domains.len() {
-            if self.domains[domain].acked > self.domains[domain].flushed {
+            if self.domains[domain].acked > self.domains[domain].flushed || self.asks_for_inherited(domain) {
                 any = false;
                 self.add_piece(request, Kind::Flush { domain });
                 if !self.rules.f2_every_domain {
@@ -106,7 +111,7 @@ impl Engine {
     fn rewrite_failed(&mut self) {
         for domain in 0..self.domains.len() {
             if core::mem::take(&mut self.domains[domain].rewrite) {
-                self.domain_lost(domain);
+                self.domain_spoilt(domain);
             }
         }
     }
@@ -153,9 +158,21 @@ impl Engine {
         true
     }
 
+    /// A FLUSH that lost its lane asks any other if nothing is dirty where it was asked: that path may stay away.
+    pub(crate) fn free_flush(&mut self, key: Key) {
+        let piece = self.pieces.get_mut(key);
+        let Kind::Flush { domain } = piece.kind else { return };
+        let clean = |domain: &Domain| {
+            domain.acked <= domain.flushed && domain.lost.is_none() && !domain.rewrite && !domain.inherited
+        };
+        if self.domains.get(domain).is_some_and(clean) {
+            piece.kind = Kind::Flush { domain: ANY };
+        }
+    }
+
     /// A lane into the domain, of the paths in use if there is one; a lane that is
     /// being drained will do, for what it wrote is there.
-    fn flush_lane(&self, domain: usize) -> Option<u16> {
+    pub(crate) fn flush_lane(&self, domain: usize) -> Option<u16> {
         let fits = |path: usize| domain == ANY || self.paths[path].domain == domain;
         let in_use = self.active.writers.iter().copied().filter(|&path| fits(path));
         let others = (0..self.paths.len()).filter(|&path| fits(path) && self.paths[path].steering.answers());
@@ -209,7 +226,7 @@ impl Engine {
     pub(crate) fn finish_drain(&mut self, slot: u16) {
         let lane = self.lane_at(slot);
         let domain = &self.domains[self.paths[lane.path].domain];
-        let (mark, dirty) = (domain.acked, domain.acked > domain.flushed);
+        let (mark, dirty) = (domain.acked, domain.acked > domain.flushed || domain.inherited);
         if !dirty || lane.drain_flushed {
             self.close(slot, Close::Disconnect);
             return;
@@ -233,7 +250,7 @@ impl Engine {
         match result {
             Ok(()) if self.lane_mut(id).linked => self.flushed(domain, mark),
             // What is retained is written again, and nobody need hear of it.
-            Err(_) if self.domain_lost(domain) => {}
+            Err(_) if self.domain_spoilt(domain) => {}
             Err(errno) if is_storage_error(errno) => self.flush_failed(path),
             // Not of the process that holds what is dirty, or it is leaving (ESHUTDOWN): the
             // domain stays dirty, and a host's FLUSH waits for it.
@@ -244,16 +261,29 @@ impl Engine {
     /// A domain that no path of the configuration leads to any more: no FLUSH can reach
     /// it, and waiting for it would be waiting for ever.
     pub(crate) fn abandon_domain(&mut self, domain: usize) {
-        let named = self.paths.iter().any(|path| path.domain == domain && path.admin != Admin::Removed);
-        let entry = &self.domains[domain];
-        if named || entry.lost.is_some() || entry.acked <= entry.flushed || self.domain_lost(domain) {
+        if self.is_named(domain) {
             return;
         }
         let entry = &mut self.domains[domain];
-        entry.flushed = entry.acked;
-        entry.unproven = false;
+        let inherited = core::mem::take(&mut entry.inherited);
+        let dirty = entry.acked > entry.flushed && entry.lost.is_none();
+        let rests = dirty && !self.domain_lost(domain);
+        self.redirect_flushes(domain, ANY);
+        if !rests && !inherited {
+            return;
+        }
+        if rests {
+            let entry = &mut self.domains[domain];
+            entry.flushed = entry.acked;
+            entry.unproven = false;
+        }
         let text = "the path was removed from the configuration before its acknowledged writes could be flushed; whether they are durable is up to its server";
         self.event("cache_unproven", None, "F2", text.into());
+    }
+
+    /// Whether a path of the configuration leads to this domain.
+    fn is_named(&self, domain: usize) -> bool {
+        self.paths.iter().any(|path| path.domain == domain && path.admin != Admin::Removed)
     }
 
     /// A FLUSH of `domain` that covers `mark` writes was answered well.
@@ -264,6 +294,7 @@ impl Engine {
             return;
         }
         entry.flushed = entry.flushed.max(mark);
+        entry.inherited = false;
         let unproven = core::mem::take(&mut entry.unproven);
         self.cut_log();
         if unproven {
@@ -286,6 +317,7 @@ impl Engine {
         });
         if !alive {
             self.domains[domain].unlinked = true;
+            self.await_inherited(domain);
             self.link_domain(domain);
         }
         let entry = &self.domains[domain];
@@ -346,14 +378,31 @@ impl Engine {
         match shared.filter(|_| !declared && self.rules.f1_domains) {
             Some(shared) => {
                 self.paths[path].domain = shared;
+                // One cache: a FLUSH of it covers what is inherited, and has if it is not any more.
+                self.domains[current].inherited = false;
                 self.cache_kept(shared);
+                if !self.is_named(current) {
+                    self.redirect_flushes(current, shared);
+                }
                 self.abandon_domain(current);
             }
-            None if declared || !self.is_shared(current, path) => self.domains[current].cache = told,
+            None if declared || !self.is_shared(current, path) => self.cache_changed(current, told),
             None => {
                 self.domains.push(Domain { cache: told, ..Domain::default() });
                 self.paths[path].domain = self.domains.len() - 1;
             }
+        }
+    }
+
+    /// The same domain, another generation: what was not stable went with the one before, and no later lane of this
+    /// one may say that it was kept.
+    fn cache_changed(&mut self, domain: usize, told: Option<(u128, u64)>) {
+        let entry = &mut self.domains[domain];
+        let before = core::mem::replace(&mut entry.cache, told);
+        if entry.lost.is_some() {
+            entry.spoilt = true;
+        } else if before.is_some() && entry.acked > entry.flushed {
+            self.domain_spoilt(domain);
         }
     }
 

@@ -44,6 +44,7 @@ impl Engine {
     pub(crate) fn timer(&mut self) {
         self.expire_doubts();
         self.recovery_due();
+        self.inheritance_due();
         self.ask_gates();
         self.check_probation();
         self.steer();
@@ -548,6 +549,7 @@ impl Engine {
             NoPath::Fail => 0,
             NoPath::Forever => Nanos::MAX,
         };
+        let switch_hangs = self.switch_hangs(hold);
         let due: Vec<Key> = self
             .requests
             .iter()
@@ -557,7 +559,7 @@ impl Engine {
                 // W5 with `unproven = "hold"`: proof may never come.
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
-                let stuck = (flush || self.active.waiting_for.is_some()) && self.waits(*key);
+                let stuck = (flush || switch_hangs) && self.waits(*key);
                 (blocked || unproven || stuck) && now - request.accepted >= hold
             })
             .map(|(key, _)| key)

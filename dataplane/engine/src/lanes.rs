@@ -535,7 +535,8 @@ impl Engine {
         // The last ACK may be older than what is owed one: the link was just idle, or
         // a request was acknowledged long ago and only its reply is missing. An ACK is
         // owed since the first request that was sent after the last ACK.
-        let last_ack = now.saturating_sub(Nanos::from(sample.last_ack_ms) * MILLISECOND);
+        // The kernel rounds down to milliseconds: the first request after it may be of the same one.
+        let last_ack = now.saturating_sub((Nanos::from(sample.last_ack_ms) + 1) * MILLISECOND);
         // By its bytes where the queue tells them: times of ACKs are good to a few milliseconds only.
         let acked_bytes = lane.sent_bytes.saturating_sub(u64::from(sample.outq_bytes));
         let owed = lane

@@ -11,13 +11,23 @@
 //!
 //! Sockets of a dead process send nothing more (SO_LINGER 0), so the clock starts with us.
 //! Local storage is not concerned: a process ends when its operations have.
+//!
+//! What was acknowledged and not flushed is in the servers' caches, and its list is unknown as well. So every
+//! cache counts as dirty until a FLUSH was answered there (F2, F10). A path that has not come back `quiesce` after
+//! the start is waited for no longer, or one dead path would fail every FLUSH: event `cache_unproven`. When it is
+//! back, FLUSH goes there too.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
+use nbd::Command;
 use program::{Nanos, Target};
 
 use crate::engine::Engine;
-use crate::path::Admin;
+use crate::flush::ANY;
+use crate::path::Path;
+use crate::request::{Kind, PieceState};
+use crate::slab::Key;
 
 impl Engine {
     pub(crate) fn begin_recovery(&mut self) {
@@ -26,6 +36,62 @@ impl Engine {
             self.recovering = Some(self.now + self.program.quiesce);
             self.decide_recovery(self.program.quiesce);
         }
+        if self.program.unclean && remote {
+            self.inheriting = Some(self.now + self.program.quiesce);
+            for domain in &mut self.domains {
+                domain.inherited = true;
+            }
+        }
+    }
+
+    /// Whether a FLUSH goes to a cache in which the process before this one may have left something.
+    pub(crate) fn asks_for_inherited(&self, domain: usize) -> bool {
+        self.domains[domain].inherited && (self.inheriting.is_some() || self.flush_lane(domain).is_some())
+    }
+
+    /// The timer: FLUSH waits no longer for a path that has not come back.
+    pub(crate) fn inheritance_due(&mut self) {
+        if self.inheriting.is_none_or(|until| until > self.now) {
+            return;
+        }
+        self.inheriting = None;
+        for domain in 0..self.domains.len() {
+            if self.domains[domain].inherited && self.flush_lane(domain).is_none() {
+                let path = self.paths.iter().position(|path| path.domain == domain);
+                let text = "the process before this one may have left acknowledged writes in the cache behind this path, which has not come back: FLUSH is answered without it until it does";
+                self.event("cache_unproven", path, "W10", String::from(text));
+                if self.domains[domain].acked <= self.domains[domain].flushed {
+                    // Any other, but never none at all (F10).
+                    self.redirect_flushes(domain, ANY);
+                }
+            }
+        }
+    }
+
+    /// The last connection to such a cache is gone: it is given as much time again.
+    pub(crate) fn await_inherited(&mut self, domain: usize) {
+        if self.domains[domain].inherited {
+            self.inheriting = Some(self.now + self.program.quiesce);
+        }
+    }
+
+    /// FLUSHes that wait for one cache ask another.
+    pub(crate) fn redirect_flushes(&mut self, domain: usize, other: usize) {
+        let waiting: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.host.command == Command::Flush)
+            .flat_map(|(_, request)| self.pieces_of(request.first_piece))
+            .filter(|&key| matches!(self.pieces.get(key).kind, Kind::Flush { domain: of } if of == domain))
+            .filter(|&key| self.pieces.get(key).state == PieceState::Queued)
+            .collect();
+        for key in waiting {
+            self.pieces.get_mut(key).kind = Kind::Flush { domain: other };
+        }
+    }
+
+    fn pieces_of(&self, first: Option<Key>) -> impl Iterator<Item = Key> {
+        core::iter::successors(first, |&key| self.pieces.get(key).next)
     }
 
     /// Whether writes wait.
@@ -38,11 +104,11 @@ impl Engine {
         if self.recovering.is_none() {
             return;
         }
-        let fenced = self
-            .paths
-            .iter()
-            .filter(|path| path.admin != Admin::Removed)
-            .all(|path| path.offer.is_some_and(|offer| offer.gate.is_some() || offer.local));
+        // Also a path that a changed program has taken away: the process before had it.
+        let claimed = |path: &Path| path.offer.is_some_and(|offer| offer.gate.is_some() || offer.local);
+        let same = |path: &Path, other: &Path| path.program.target == other.program.target;
+        let fenced =
+            self.paths.iter().all(|path| self.paths.iter().any(|other| claimed(other) && same(path, other)));
         if fenced {
             self.recovering = None;
             self.decide_recovered(true);
@@ -63,7 +129,7 @@ impl Engine {
     }
 
     pub(crate) fn next_recovery(&self) -> Option<Nanos> {
-        self.recovering
+        self.recovering.into_iter().chain(self.inheriting).min()
     }
 }
 

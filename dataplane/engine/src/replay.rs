@@ -142,6 +142,12 @@ impl Engine {
         true
     }
 
+    /// A FLUSH of this domain failed. Says whether its writes will be replayed.
+    pub(crate) fn domain_spoilt(&mut self, domain: usize) -> bool {
+        self.domains[domain].spoilt = self.retains();
+        self.domain_lost(domain)
+    }
+
     /// Parts of a write that is not answered yet were lost too; they are sent again.
     fn redo_unanswered(&mut self, domain: usize) {
         let open: Vec<Key> = self
@@ -392,6 +398,7 @@ impl Engine {
             if let Some(mark) = domain.lost.take() {
                 domain.flushed = domain.flushed.max(mark);
             }
+            domain.spoilt = false;
         }
         self.cut_log();
         self.decide_replayed(replay.segments, replay.bytes);
@@ -411,7 +418,8 @@ impl Engine {
 
     /// The server is back and proved to have kept its cache.
     pub(crate) fn cache_kept(&mut self, domain: usize) {
-        if self.domains[domain].lost.take().is_some() && self.replay.is_some() {
+        if !self.domains[domain].spoilt && self.domains[domain].lost.take().is_some() && self.replay.is_some()
+        {
             self.plan_replay();
         }
     }

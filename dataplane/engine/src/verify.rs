@@ -533,7 +533,7 @@ impl Engine {
 
     /// Reads the next sample that is unknown, if nothing is unflushed.
     fn next_sample(&mut self, from: usize) {
-        let clean = self.domains.iter().all(|domain| domain.acked == domain.flushed);
+        let clean = self.domains.iter().all(|domain| domain.acked == domain.flushed && !domain.inherited);
         let size = self.geometry.map_or(0, |geometry| geometry.size_bytes);
         let wanted =
             |sample: &Sample| sample.digest.is_none() && !sample.uniform && sample.offset + BLOCK <= size;

@@ -48,6 +48,12 @@ pub struct Conn {
     pub lane: LaneId,
     /// Index into the program's paths when it was opened, which is the link.
     pub path: usize,
+    /// Which process of ours opened it.
+    pub process: u32,
+    /// The session the gate is to finish before it answers (2.4).
+    pub kill: Option<LaneId>,
+    /// Process of its server, once it is open.
+    pub server_process: u32,
     /// See there.
     pub stage: Stage,
     /// Why it is down, once it is.
@@ -92,10 +98,13 @@ pub struct Conn {
 
 impl Conn {
     /// A connect that was just begun.
-    pub fn new(lane: LaneId, path: usize, now: Nanos) -> Self {
+    pub fn new(lane: LaneId, path: usize, process: u32, kill: Option<LaneId>, now: Nanos) -> Self {
         Self {
             lane,
             path,
+            process,
+            kill,
+            server_process: 0,
             stage: Stage::Opening,
             fault: LaneFault::ByUs,
             offer: None,

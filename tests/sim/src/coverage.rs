@@ -61,6 +61,8 @@ list! {
         Reload,
         /// A host's connection breaks; it comes back and sends again.
         HostLost,
+        /// Our own process is killed with everything in flight and started again (W10).
+        Restart,
         /// The storage host goes down with all its servers and their cache.
         HostCrash,
     }
@@ -141,6 +143,14 @@ list! {
         HedgeDrained,
         /// A connection broke in the middle of the data of a read, and only the rest was read anew.
         Continued,
+        /// A gate finished a lost session (2.4).
+        Fenced,
+        /// Behind gates a new process of ours went on at once (W10).
+        Recovered,
+        /// On plain storage it did so after `quiesce`.
+        RecoveredUnproven,
+        /// A cache that the process before may have left something in was not there in time.
+        InheritedUnproven,
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Env {
     pub rng: Rng,
     /// Server processes.
     pub servers: Vec<Server>,
+    /// By cache: how often it was lost, which a gate tells (F6).
+    pub cache_losses: Vec<u64>,
     /// Links, one per path.
     pub links: Vec<Link>,
     /// What was drawn.
@@ -99,6 +101,7 @@ impl Env {
             rng: Rng::new(seed ^ 0x5151_5151),
             servers: plan.servers.iter().cloned().map(Server::new).collect(),
             links: plan.links.iter().map(|&server| Link::new(server)).collect(),
+            cache_losses: vec![0; plan.caches()],
             plan,
             coverage: Coverage::default(),
             failure: None,

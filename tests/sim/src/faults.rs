@@ -28,6 +28,19 @@ struct Fault {
     healed: bool,
 }
 
+/// A fault of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// When it begins.
+    pub at: Nanos,
+    /// What.
+    pub class: FaultClass,
+    /// Where.
+    pub link: usize,
+    /// How long, unless it ends in itself.
+    pub lasts: Nanos,
+}
+
 /// The faults of a run.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -59,8 +72,27 @@ impl Faults {
         if env.links[link].faults + env.servers[server].faults > 0 {
             return;
         }
-        let busy = devices.iter().any(|device| device.busy_on(link));
         let fault = Fault { class, link, device, healed: false };
+        self.inject(env, devices, fault, wanted, None);
+    }
+
+    /// One fault of a scenario.
+    pub fn planned(&mut self, env: &mut Env, devices: &mut [Device], planned: &Planned) {
+        let fault = Fault { class: planned.class, link: planned.link, device: 0, healed: false };
+        self.inject(env, devices, fault, None, Some(planned.lasts));
+    }
+
+    fn inject(
+        &mut self,
+        env: &mut Env,
+        devices: &mut [Device],
+        fault: Fault,
+        wanted: Option<usize>,
+        lasts: Option<Nanos>,
+    ) {
+        let Fault { class, link, device, .. } = fault;
+        let server = env.links[link].server;
+        let busy = devices.iter().any(|device| device.busy_on(link));
         let Some(met) = self.begin(env, devices, &fault) else {
             if class == FaultClass::OtherData && wanted.is_none() && can_tell(env, devices, link) {
                 self.wanted = Some(link);
@@ -79,8 +111,11 @@ impl Faults {
             env.servers[server].well_since = None;
         }
         self.list.push(fault);
-        let lasts =
-            if momentary(class) { 1 } else { env.rng.spread(50 * MILLISECOND, env.plan.faults.lasts) };
+        let lasts = match lasts {
+            _ if momentary(class) => 1,
+            Some(lasts) => lasts,
+            None => env.rng.spread(50 * MILLISECOND, env.plan.faults.lasts),
+        };
         if class == FaultClass::OtherData {
             self.calm_until = env.now + lasts + SECOND;
         }
@@ -181,6 +216,7 @@ impl Faults {
                 let program = changed(env, device, link);
                 device.reload(env, program);
             }
+            FaultClass::Restart => return devices[fault.device].restart(env),
             FaultClass::HostLost => return Some(lose_host(env, &mut devices[fault.device])),
             FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage => unreachable!("handled above"),
         }
@@ -211,7 +247,14 @@ fn can_tell(env: &Env, devices: &[Device], link: usize) -> bool {
 
 /// Ends in itself: nothing stays in force.
 fn momentary(class: FaultClass) -> bool {
-    matches!(class, FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage | FaultClass::HostLost)
+    matches!(
+        class,
+        FaultClass::Reset
+            | FaultClass::Fin
+            | FaultClass::Garbage
+            | FaultClass::HostLost
+            | FaultClass::Restart
+    )
 }
 
 /// A fault of the server and not of one link to it.
@@ -235,9 +278,11 @@ fn kill(env: &mut Env, devices: &mut [Device], server: usize) -> bool {
     let met = devices.iter_mut().map(|device| device.process_dies(env, server));
     let met = met.fold(false, |met, one| met | one);
     env.servers[server].alive = false;
+    env.servers[server].process += 1;
     env.servers[server].frozen.clear();
     env.servers[server].stuck.clear();
     if let Some(cache) = env.servers[server].plan.cache.filter(|_| env.servers[server].plan.loses) {
+        env.cache_losses[cache] += 1;
         for device in devices.iter_mut() {
             device.cache_dies(env, cache);
         }
@@ -251,8 +296,9 @@ fn crash(env: &mut Env, devices: &mut [Device]) -> bool {
     for server in 0..env.servers.len() {
         met |= kill(env, devices, server);
     }
-    for device in devices.iter_mut() {
-        if env.plan.servers[0].cache.is_some() {
+    if env.plan.servers[0].cache.is_some() {
+        env.cache_losses[0] += 1;
+        for device in devices.iter_mut() {
             device.cache_dies(env, 0);
         }
     }
@@ -309,7 +355,11 @@ fn end(env: &mut Env, devices: &mut [Device], fault: &Fault) {
             let program = devices[fault.device].plan.program.clone();
             devices[fault.device].reload(env, program);
         }
-        FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage | FaultClass::HostLost => {}
+        FaultClass::Reset
+        | FaultClass::Fin
+        | FaultClass::Garbage
+        | FaultClass::HostLost
+        | FaultClass::Restart => {}
     }
 }
 

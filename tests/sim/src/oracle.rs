@@ -74,6 +74,11 @@ pub struct Oracle {
     haunted: Vec<Option<(Value, Option<Nanos>)>>,
     /// Of `acked`, what an operator gave up (F2): durability is not asked of it.
     given_up: Vec<Value>,
+    /// Of `promised`, what a failed FLUSH dropped: it is written again before the next one, and may not show
+    /// until then, whatever becomes of other caches.
+    dropped: Vec<Value>,
+    /// Writes issued before our own process died last: nobody retains them (F8).
+    forgotten: Value,
 }
 
 impl Oracle {
@@ -91,6 +96,8 @@ impl Oracle {
             trimmed: vec![0; sectors],
             haunted: vec![None; sectors],
             given_up: vec![0; sectors],
+            dropped: vec![0; sectors],
+            forgotten: 0,
         }
     }
 
@@ -144,8 +151,11 @@ impl Oracle {
     /// The loss can be known now.
     pub fn trust(&mut self) {
         self.uncertain = false;
-        for (acked, &promised) in self.acked.iter_mut().zip(&self.promised) {
-            *acked = (*acked).max(promised);
+        for (sector, acked) in self.acked.iter_mut().enumerate() {
+            let promised = self.promised[sector];
+            if promised > self.dropped[sector] {
+                *acked = (*acked).max(promised);
+            }
         }
     }
 
@@ -194,6 +204,31 @@ impl Oracle {
         })
     }
 
+    /// Whether a ghost's content may still show anywhere.
+    pub fn is_haunted_anywhere(&self, now: Nanos) -> bool {
+        let open = |(_, until): (Value, Option<Nanos>)| until.is_none_or(|until| now <= until + ON_ITS_WAY);
+        self.haunted.iter().flatten().copied().any(open)
+    }
+
+    /// Our own process dies: what it retained of the writes until now is gone.
+    pub fn forget(&mut self) {
+        self.forgotten = (self.writes.len() - 1) as Value;
+    }
+
+    /// Whether the newest acknowledged write of a sector is retained by nobody.
+    pub fn is_forgotten(&self, sector: usize) -> bool {
+        self.promised[sector] <= self.forgotten
+    }
+
+    /// Of what a process before left, some cache could not be reached: hosts are told that FLUSH goes on without.
+    pub fn give_up_forgotten(&mut self) {
+        for (given_up, &promised) in self.given_up.iter_mut().zip(&self.promised) {
+            if promised <= self.forgotten {
+                *given_up = (*given_up).max(promised);
+            }
+        }
+    }
+
     /// A READ returned `value`, which was allowed.
     pub fn observe(&mut self, sector: usize, value: Value) {
         if value != ZERO && !self.writes[value as usize].failed {
@@ -206,6 +241,11 @@ impl Oracle {
         self.acked[sector]
     }
 
+    /// The same, as if nothing had been lost.
+    pub fn promised(&self, sector: usize) -> Value {
+        self.promised[sector]
+    }
+
     /// What is acknowledged here was given up by the operator, unflushed.
     pub fn give_up(&mut self, sector: usize) {
         self.given_up[sector] = self.promised[sector];
@@ -214,6 +254,16 @@ impl Oracle {
     /// What is lost here was told to the hosts: it is promised no more.
     pub fn release(&mut self, sector: usize) {
         self.promised[sector] = self.acked[sector];
+    }
+
+    /// A FLUSH failed and its server dropped what was here.
+    pub fn drop_unflushed(&mut self, sector: usize) {
+        self.dropped[sector] = self.promised[sector];
+    }
+
+    /// A FLUSH was answered well: nothing is left dropped.
+    pub fn flushed(&mut self) {
+        self.dropped.fill(0);
     }
 
     /// A sector may read as `stable` again.

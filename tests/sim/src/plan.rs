@@ -59,6 +59,8 @@ pub struct ServerPlan {
     pub receive_bytes: u64,
     /// Its cache dies with its process.
     pub loses: bool,
+    /// It is a gate, or has one in front of it (2.4).
+    pub gate: bool,
 }
 
 /// One device: its program, its volume, its hosts.
@@ -122,6 +124,9 @@ pub struct Plan {
     pub duration: Nanos,
     /// It ends earlier after so many host requests: one busy run shows no more than another.
     pub requests: u64,
+    /// The same for happenings: a storage whose FLUSH fails has everything that is retained written again for each
+    /// FLUSH of a host, which is much work for few requests.
+    pub happenings: u64,
     /// What our kernel takes for one connection beyond what is acknowledged, in bytes.
     pub send_buffer_bytes: u64,
     /// One-way time of a link.
@@ -151,6 +156,7 @@ impl Plan {
             faults: draw_faults(&mut rng),
             duration: rng.between(10, 60) * SECOND,
             requests: rng.pick(&[2_000, 5_000, 10_000]),
+            happenings: 500_000,
             send_buffer_bytes: rng.spread(sector_bytes / 2, 32 * sector_bytes),
             latency,
             devices: Vec::new(),
@@ -167,12 +173,95 @@ impl Plan {
             server.loses &= topology != Topology::SharedCache;
             plan.servers.push(server);
         }
+        // All or none: where one path leads to plain storage nothing is proven for it.
+        let gates = rng.chance(250_000);
+        for server in &mut plan.servers {
+            server.gate = gates;
+        }
         for _ in 0..rng.pick(&[1, 1, 1, 2, 3]) {
             let device = draw_device(&mut rng, &plan, paths, sector_bytes);
             plan.devices.push(device);
         }
         draw_hedges(&mut Rng::new(seed ^ HEDGES), &mut plan.devices);
         plan
+    }
+
+    /// A scenario's start: `paths` servers that are well and offer everything, one device, one host that asks
+    /// again at once; the settings are the product's defaults.
+    pub fn calm(paths: usize, gates: bool) -> Self {
+        let server = ServerPlan {
+            cache: Some(0),
+            fua: true,
+            zeroes: true,
+            trim: true,
+            trim_zeroes: true,
+            extended: false,
+            block_status: true,
+            multi_conn: true,
+            payload_sectors: 1024,
+            depth: 64,
+            service: 100_000,
+            drains: false,
+            reads_after_reset: true,
+            receive_bytes: 256 << 10,
+            loses: false,
+            gate: gates,
+        };
+        let mut plan = Self {
+            servers: vec![server; paths],
+            links: (0..paths).collect(),
+            topology: Topology::SharedCache,
+            faults: FaultPlan {
+                weights: Vec::new(),
+                gap: 0,
+                lasts: 0,
+                late_ppm: 0,
+                twice_ppm: 0,
+                network_ppm: 0,
+            },
+            duration: 8 * SECOND,
+            requests: u64::MAX,
+            happenings: u64::MAX,
+            send_buffer_bytes: 1 << 20,
+            latency: 50_000,
+            devices: Vec::new(),
+        };
+        let mut rng = Rng::new(0);
+        let drawn = base_program(&mut rng, &plan, paths);
+        let path =
+            |path: PathProgram| PathProgram { priority: 50, weight: 1, lanes: 1, in_flight: 64, ..path };
+        let program = DeviceProgram {
+            access: AccessPolicy::ActiveActive,
+            selector: SelectorKind::ServiceTime,
+            exclusive: Exclusive::Issue,
+            unproven: Unproven::Assume,
+            quiesce: 5 * SECOND,
+            no_path: NoPath::Hold(600 * SECOND),
+            failback: Failback::After(60 * SECOND),
+            retention_bytes: 64 << 20,
+            identity: Some("declared".into()),
+            paths: drawn.paths.iter().cloned().map(path).collect(),
+            ..drawn
+        };
+        plan.devices.push(DevicePlan {
+            program,
+            sector_bytes: 4096,
+            sectors: 1024,
+            blank: false,
+            sessions: 1,
+            depth: 1,
+            think: 1,
+            hot: 1024,
+            mix: [1, 0, 0, 0, 0, 0, 0],
+            fua_ppm: 0,
+            other_writer: false,
+        });
+        plan
+    }
+
+    /// Every path leads to a gate.
+    pub fn gates(&self) -> bool {
+        self.servers.iter().all(|server| server.gate)
     }
 
     /// Caches in front of each volume.
@@ -219,6 +308,7 @@ fn draw_server(rng: &mut Rng, cache: Option<usize>, multi_conn: bool, sector_byt
         reads_after_reset: rng.chance(500_000),
         receive_bytes: rng.spread(sector_bytes / 2, 16 * sector_bytes),
         loses: cache.is_some() && rng.chance(600_000),
+        gate: false,
     }
 }
 
@@ -226,6 +316,8 @@ fn draw_device(rng: &mut Rng, plan: &Plan, paths: usize, sector_bytes: u64) -> D
     let sectors = if sector_bytes > 4096 { 96 } else { rng.pick(&[32, 64, 128]) };
     let other_writer =
         plan.topology != Topology::Incoherent && plan.topology != Topology::OwnCaches && rng.chance(200_000);
+    // Behind a gate several writers need not write through (F7), and a loss is told by its generation.
+    let other_writer = other_writer && !plan.gates();
     let declared = other_writer || rng.chance(500_000);
     let incoherent = plan.topology == Topology::Incoherent;
     let mut program = base_program(rng, plan, paths);

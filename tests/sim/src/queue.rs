@@ -58,6 +58,8 @@ pub enum Happening {
     OtherWriter(DeviceIndex),
     /// The next fault.
     Fault,
+    /// A fault of a scenario; index into its list.
+    Planned(u32),
     /// A fault ends; index into the faults in force.
     Heal(u32),
 }

@@ -41,6 +41,7 @@ pub fn tell(seed: u64, rules: Rules, sabotage: Sabotage, story: bool) -> Outcome
             requests: 0,
             trace: 0,
             time: 0,
+            gap: 0,
         }
     })
 }

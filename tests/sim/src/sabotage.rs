@@ -19,4 +19,6 @@ pub enum Sabotage {
     WrongSector,
     /// A server answers FLUSH at once and does nothing.
     LazyFlush,
+    /// A gate says that it has finished a session, and has not.
+    FalseKill,
 }

@@ -12,6 +12,8 @@ use crate::queue::{DeviceIndex, OpRef};
 pub struct Server {
     /// How it is when well.
     pub plan: ServerPlan,
+    /// Counts its processes: a gate's nonce.
+    pub process: u32,
     /// The process exists.
     pub alive: bool,
     /// SIGSTOP.
@@ -47,6 +49,7 @@ impl Server {
     pub fn new(plan: ServerPlan) -> Self {
         Self {
             plan,
+            process: 1,
             alive: true,
             stopped: false,
             eio: false,

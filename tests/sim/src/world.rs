@@ -12,7 +12,7 @@ use program::{MILLISECOND, Nanos, SECOND};
 use crate::coverage::Coverage;
 use crate::device::Device;
 use crate::env::{Env, Failure};
-use crate::faults::Faults;
+use crate::faults::{Faults, Planned};
 use crate::plan::Plan;
 use crate::queue::Happening;
 use crate::sabotage::Sabotage;
@@ -21,9 +21,6 @@ use crate::sabotage::Sabotage;
 const IDLE_WITHIN: Nanos = 120 * SECOND;
 /// After that, every path is in use again within this.
 const WELL_WITHIN: Nanos = 900 * SECOND;
-/// A run ends after so many happenings: a storage whose FLUSH fails has everything that is retained written
-/// again for each FLUSH of a host, which is much work for few requests.
-const HAPPENINGS_MAX: u64 = 500_000;
 /// Between two write-backs of the caches.
 const WRITE_BACK: Nanos = 20 * MILLISECOND;
 
@@ -40,6 +37,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Virtual time that passed.
     pub time: Nanos,
+    /// The longest a host waited for any answer.
+    pub gap: Nanos,
 }
 
 /// See the module header.
@@ -48,6 +47,7 @@ pub struct World {
     env: Env,
     devices: Vec<Device>,
     faults: Faults,
+    planned: Vec<Planned>,
 }
 
 impl World {
@@ -64,7 +64,23 @@ impl World {
             .collect();
         env.after(200 * MILLISECOND, Happening::Fault);
         env.after(WRITE_BACK, Happening::WriteBack);
-        Self { env, devices, faults: Faults::default() }
+        Self { env, devices, faults: Faults::default(), planned: Vec::new() }
+    }
+
+    /// A scenario: this plan, these faults and no others. Gaps count from `calm` on.
+    pub fn scenario(plan: Plan, seed: u64, planned: Vec<Planned>, calm: Nanos) -> Self {
+        let plans = plan.devices.clone();
+        let mut env = Env::new(seed, plan, Sabotage::None);
+        let mut device = |(index, plan)| Device::new(index as u16, plan, &mut env, Rules::ALL);
+        let mut devices: Vec<Device> = plans.iter().enumerate().map(&mut device).collect();
+        for device in &mut devices {
+            device.gap.from = calm;
+        }
+        for (index, planned) in planned.iter().enumerate() {
+            env.queue.push(planned.at, Happening::Planned(index as u32));
+        }
+        env.after(WRITE_BACK, Happening::WriteBack);
+        Self { env, devices, faults: Faults::default(), planned }
     }
 
     /// Runs all phases.
@@ -72,10 +88,12 @@ impl World {
         let start = self.env.now;
         let end = start + self.env.plan.duration;
         let most = self.env.plan.requests;
-        let goes_on = |env: &Env| env.now < end && env.requests < most && env.happenings < HAPPENINGS_MAX;
+        let goes_on =
+            |env: &Env| env.now < end && env.requests < most && env.happenings < env.plan.happenings;
         while goes_on(&self.env) && self.env.failure.is_none() {
             self.step();
         }
+        let gap = self.devices.iter().map(|device| device.gap.longest).max().unwrap_or(0);
         if self.env.failure.is_none() {
             self.finish();
         }
@@ -85,6 +103,7 @@ impl World {
             requests: self.env.requests,
             trace: self.env.trace.value(),
             time: self.env.now - start,
+            gap,
         }
     }
 
@@ -132,7 +151,9 @@ impl World {
                 self.settle_all();
             }
             if self.env.now > end {
-                self.complain("T7", "not all is well long after all was healed");
+                let fenced = self.devices.iter().all(|device| device.is_fenced(&self.env));
+                let rule = if fenced { "T7" } else { "2.4" };
+                self.complain(rule, "not all is well long after all was healed");
                 return;
             }
             self.step();
@@ -174,6 +195,11 @@ impl World {
         match what {
             Happening::Fault => {
                 self.faults.next(&mut self.env, &mut self.devices);
+                self.settle_all();
+            }
+            Happening::Planned(index) => {
+                let planned = self.planned[index as usize];
+                self.faults.planned(&mut self.env, &mut self.devices, &planned);
                 self.settle_all();
             }
             Happening::Heal(index) => {
@@ -227,7 +253,9 @@ fn device_of(what: Happening) -> usize {
         | Happening::EndGhosts(device, ..)
         | Happening::OtherWriter(device)
         | Happening::Timer(device) => device,
-        Happening::Fault | Happening::Heal(_) | Happening::WriteBack => unreachable!("the world's own"),
+        Happening::Fault | Happening::Planned(_) | Happening::Heal(_) | Happening::WriteBack => {
+            unreachable!("the world's own")
+        }
     };
     usize::from(index)
 }

@@ -4,4 +4,5 @@
 
 mod coverage;
 mod damage;
+mod limits;
 mod seeds;

@@ -2,6 +2,7 @@
 //! One test per rule the engine carries out; the numbers are those of the rules.
 #![allow(missing_docs)]
 
+mod caches;
 mod costs;
 mod explained;
 mod fencing;

@@ -25,7 +25,7 @@ impl Device {
     /// The engine's own view is that all is well.
     pub fn is_well(&self, env: &Env) -> bool {
         let status = self.engine.status(env.now);
-        if status.quarantined > 0 {
+        if status.quarantined > 0 && !env.plan.gates() {
             // `hold` without any proof keeps its quarantines: that is what it is for. A
             // blank volume's path may not be provable behind them.
             let served = matches!(status.state, DeviceState::Optimal | DeviceState::Degraded);
@@ -33,8 +33,13 @@ impl Device {
         }
         // Some servers are slow against the others even when well: shown, and no complaint.
         let well = |state| matches!(state, PathState::Up | PathState::Standby | PathState::Slow);
-        status.state == DeviceState::Optimal
-            || (status.state == DeviceState::Degraded && status.paths.iter().all(|path| well(path.state)))
+        let slow = status.state == DeviceState::Degraded && status.paths.iter().all(|path| well(path.state));
+        status.quarantined == 0 && (status.state == DeviceState::Optimal || slow)
+    }
+
+    /// A gate that is well ends every doubt (2.4).
+    pub fn is_fenced(&self, env: &Env) -> bool {
+        !env.plan.gates() || self.engine.status(env.now).quarantined == 0
     }
 
     /// The last words: content, buffers, accounts.

@@ -104,6 +104,14 @@ impl Device {
         met
     }
 
+    /// What was not answered when its connection broke is issued again.
+    pub(super) fn issue_again(&mut self, request: &Request) {
+        let entry = &mut self.sessions[request.session as usize];
+        if entry.open && entry.incarnation == request.incarnation {
+            entry.again.push((request.command, request.start, request.end));
+        }
+    }
+
     pub(super) fn session_back(&mut self, env: &mut Env, session: u16) {
         self.next_session += 1;
         let entry = &mut self.sessions[session as usize];
@@ -146,6 +154,20 @@ impl Device {
             let at = sector.checked_sub(request.start).and_then(|at| request.floors.get_mut(at));
             if let Some(at) = at {
                 *at = (*at).min(floor);
+                // What it saw may have been before the loss: no later read is bound by it.
+                request.may_fail |= request.command == Command::Read;
+            }
+        }
+    }
+
+    /// What was given up is not asked of a FLUSH that is on its way either.
+    pub(super) fn lower_flush_floors(&mut self) {
+        let mut floors = Vec::new();
+        self.oracle.flush_floors(&mut floors);
+        for request in self.requests.iter_mut().flatten().filter(|request| request.command == Command::Flush)
+        {
+            for (floor, &now) in request.floors.iter_mut().zip(&floors) {
+                *floor = (*floor).min(now);
             }
         }
     }
@@ -159,9 +181,14 @@ impl Device {
     pub(super) fn writes_lost(&mut self) {
         self.loss_told = true;
         for sector in 0..self.plan.sectors {
-            let value = self.medium.views(sector).min().unwrap_or(0);
+            // What still shows may be gone with the next cache: the history has nothing of it any more.
+            let stable = self.medium.stable(sector);
+            let value = self.medium.views(sector).min().unwrap_or(stable).min(stable);
             if !self.oracle.allows(sector, value, self.oracle.acked(sector)) {
                 self.lose(sector, value);
+                self.oracle.release(sector);
+            } else if !self.oracle.allows(sector, value, self.oracle.promised(sector)) {
+                // Lost before, and it was still to be written again.
                 self.oracle.release(sector);
             }
         }
@@ -268,6 +295,7 @@ impl Device {
             may_fail: false,
         });
         self.open += 1;
+        self.gap.asked(env.now);
         let payload =
             (command == Command::Write).then(|| self.buffers.insert(Buffer::Payload(number, start)));
         let unit = self.plan.sector_bytes;
@@ -317,9 +345,11 @@ impl Device {
         let Some(request) = self.requests[index as usize].take() else { unreachable!("just seen") };
         self.free_requests.push(index);
         self.open -= 1;
+        self.gap.answered(env.now, self.open > 0);
         env.requests += 1;
         env.trace.add(tag.0 ^ u64::from(result.is_ok()));
         let data = self.take_data(env, &request);
+        self.loss_is_open(request.command, result.is_ok());
         if result.is_err() && request.command.is_write_like() {
             self.write_failed(&request);
         }
@@ -420,6 +450,7 @@ impl Device {
             env.fail("F10", || "a FLUSH was answered without asking any storage".into());
         }
         self.judge_durable(env, 0..self.plan.sectors, |sector| request.floors[sector], "FLUSH");
+        self.oracle.flushed();
     }
 
     /// T3: what is answered as durable is stable now.
@@ -493,7 +524,9 @@ impl Device {
         }
         let recent = |at: Option<Nanos>| at.is_some_and(|at| env.now < at + EIO_BELIEVED);
         let refusing = self.paths.iter().filter(|path| recent(path.eio_at)).count();
-        let other = self.paths.iter().any(|path| path.usable() && !recent(path.eio_at));
+        // One that has come up since need not have been asked.
+        let there = |path: &super::PathView| path.usable() && path.usable_since <= request.issued_at;
+        let other = self.paths.iter().any(|path| there(path) && !recent(path.eio_at));
         refusing >= 2 || (refusing == 1 && !other)
     }
 

@@ -7,10 +7,14 @@
 //! | `hosts` | sessions and their requests; judges every answer |
 //! | `wire` | connections: where bytes are when something breaks |
 //! | `work` | servers at work: what is carried out when, and what of it is believed |
+//! | `gate` | the handshake of servers that are gates |
+//! | `restart` | our own process dies and is started again |
 //! | `finish` | what must be true once everything is healed |
 
 mod finish;
+mod gate;
 mod hosts;
+mod restart;
 mod wire;
 mod work;
 
@@ -37,10 +41,37 @@ const CHECK_EVERY: u64 = 64;
 pub struct PathView {
     /// As last reported.
     pub state: PathState,
+    /// Since when it has been usable.
+    pub usable_since: Nanos,
     /// When its server last answered EIO.
     pub eio_at: Option<Nanos>,
     /// Host writes sent over it that may still be carried out.
     pub open_writes: u32,
+}
+
+/// The longest time between two answers while something was open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gap {
+    /// Nothing before this counts: paths connect for the first time.
+    pub from: Nanos,
+    since: Option<Nanos>,
+    /// The longest so far.
+    pub longest: Nanos,
+}
+
+impl Gap {
+    fn asked(&mut self, now: Nanos) {
+        self.since.get_or_insert(now);
+    }
+
+    /// `open`: something is still unanswered.
+    fn answered(&mut self, now: Nanos, open: bool) {
+        let since = self.since.replace(now).filter(|&since| since >= self.from);
+        self.longest = self.longest.max(since.map_or(0, |since| now - since));
+        if !open {
+            self.since = None;
+        }
+    }
 }
 
 impl PathView {
@@ -98,8 +129,17 @@ pub struct Device {
     last_usable: Nanos,
     /// Requests open.
     pub open: usize,
+    /// How long hosts waited for any answer (issue of the first or the last answer to the next).
+    pub gap: Gap,
     /// Hosts are told of a loss by every FLUSH from now on (F9).
     loss_told: bool,
+    /// A FLUSH failed and lost something, and none has succeeded since.
+    loss_open: bool,
+    /// Counts our own processes from 0.
+    process: u32,
+    rules: Rules,
+    /// What the engine last reported for the identity record.
+    samples: Vec<(u64, u128)>,
 }
 
 impl Device {
@@ -118,7 +158,7 @@ impl Device {
             conns: Vec::new(),
             live: Vec::new(),
             paths: vec![
-                PathView { state: PathState::Down, eio_at: None, open_writes: 0 };
+                PathView { state: PathState::Down, usable_since: 0, eio_at: None, open_writes: 0 };
                 plan.program.paths.len()
             ],
             lanes: Vec::new(),
@@ -136,7 +176,12 @@ impl Device {
             doubtful: Vec::new(),
             last_usable: env.now,
             open: 0,
+            gap: Gap::default(),
             loss_told: false,
+            loss_open: false,
+            process: 0,
+            rules,
+            samples: Vec::new(),
             plan: plan.clone(),
         };
         device.settle(env);
@@ -176,7 +221,7 @@ impl Device {
                     self.feed(env, Event::Timer);
                 }
             }
-            Happening::Fault | Happening::Heal(_) | Happening::WriteBack => {
+            Happening::Fault | Happening::Planned(_) | Happening::Heal(_) | Happening::WriteBack => {
                 unreachable!("the world's, not a device's")
             }
         }
@@ -218,7 +263,7 @@ impl Device {
     fn act(&mut self, env: &mut Env, action: Action) {
         env.tell(self.index, || format!("< {action:?}"));
         match action {
-            Action::OpenLane { lane, path, .. } => self.open_lane(env, lane, path),
+            Action::OpenLane { lane, path, kill, .. } => self.open_lane(env, lane, path, kill),
             Action::CloseLane { lane, how } => self.close_lane(env, lane, how),
             Action::QuietLane(lane) => {
                 if let Some(conn) = self.conn_of(lane) {
@@ -255,7 +300,11 @@ impl Device {
         match kind {
             ReportKind::PathState { path, to, .. } => {
                 let link: usize = path[1..].parse().unwrap_or_else(|_| unreachable!("paths are named pN"));
+                let was = self.paths[link].usable();
                 let from = std::mem::replace(&mut self.paths[link].state, *to);
+                if !was {
+                    self.paths[link].usable_since = env.now;
+                }
                 match to {
                     PathState::Refused => env.mark(Mark::Refused),
                     PathState::Unproven => env.mark(Mark::UnprovenLane),
@@ -272,9 +321,17 @@ impl Device {
                 self.writes_lost();
             }
             ReportKind::Event { name: "cache_unproven", rule: "F2", .. } => self.given_up(),
+            ReportKind::Event { name: "cache_unproven", rule: "W10", .. } => {
+                env.mark(Mark::InheritedUnproven);
+                self.oracle.give_up_forgotten();
+                self.lower_flush_floors();
+            }
+            ReportKind::Event { name: "session_fenced", .. } => env.mark(Mark::Fenced),
+            ReportKind::Event { name: "recovered", .. } => env.mark(Mark::Recovered),
+            ReportKind::Event { name: "recovered_unproven", .. } => env.mark(Mark::RecoveredUnproven),
+            ReportKind::Samples(samples) => self.samples.clone_from(samples),
             ReportKind::Event { .. }
             | ReportKind::Geometry(_)
-            | ReportKind::Samples(_)
             | ReportKind::Clean
             | ReportKind::Decision(_) => {}
         }
@@ -285,6 +342,7 @@ impl Device {
         for sector in 0..self.plan.sectors {
             self.oracle.give_up(sector);
         }
+        self.lower_flush_floors();
     }
 
     fn conn_of(&self, lane: LaneId) -> Option<ConnIndex> {
@@ -292,10 +350,10 @@ impl Device {
         (self.conns[conn as usize].lane == lane).then_some(conn)
     }
 
-    fn open_lane(&mut self, env: &mut Env, lane: LaneId, path: usize) {
+    fn open_lane(&mut self, env: &mut Env, lane: LaneId, path: usize, kill: Option<LaneId>) {
         let conn = self.conns.len() as ConnIndex;
         let link = self.links[path];
-        self.conns.push(Conn::new(lane, link, env.now));
+        self.conns.push(Conn::new(lane, link, self.process, kill, env.now));
         self.live.push(conn);
         if self.lanes.len() <= lane.slot as usize {
             self.lanes.resize(lane.slot as usize + 1, None);

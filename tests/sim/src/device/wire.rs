@@ -51,8 +51,14 @@ impl Device {
             self.end_opening(env, index, LaneFault::Refused("nothing listens".into()));
             return;
         }
-        let offer = self.offer(env, conn.path);
+        if !self.claim(env, index) {
+            return;
+        }
+        let gate = self.gate_offer(env, index);
+        let path = self.conns[index as usize].path;
+        let offer = Offer { gate, ..self.offer(env, path) };
         let conn = &mut self.conns[index as usize];
+        conn.server_process = env.server_of(path).process;
         conn.stage = Stage::Open;
         // Whoever died while it was on its way, this process takes it.
         conn.deaf = false;
@@ -445,6 +451,11 @@ impl Device {
         self.lanes[lane.slot as usize] = None;
         self.feed(env, Event::LaneDown { lane, fault, sent_bytes });
         self.look_at_losses();
+        self.forget_gone();
+    }
+
+    /// Connections that are gone and have left nothing.
+    pub(super) fn forget_gone(&mut self) {
         self.live.retain(|&live| {
             let conn = &self.conns[live as usize];
             conn.stage != Stage::Gone || !conn.frames.is_empty() || !conn.serving.is_empty()
@@ -479,8 +490,8 @@ impl Device {
             if env.links[conn.path].server != server {
                 continue;
             }
-            if conn.stage == Stage::Opening && !env.links[conn.path].works() {
-                // It has reached nobody yet; the next process will take it.
+            if conn.stage == Stage::Opening {
+                // It has reached nobody yet: it is refused, or the next process takes it.
                 continue;
             }
             met |= !self.conns[index as usize].serving.is_empty();

@@ -358,8 +358,10 @@ impl Device {
         for (server, owed) in self.flush_owed.iter_mut().enumerate().filter(|_| !lost.is_empty()) {
             *owed |= server != told && env.servers[server].plan.cache == Some(cache);
         }
+        self.loss_open |= !lost.is_empty();
         for sector in lost {
             self.medium.drop_one(cache, sector as usize);
+            self.oracle.drop_unflushed(sector as usize);
             let now = self.medium.read(Some(cache), sector as usize);
             self.lose(sector as usize, now);
             if !self.retains() {
@@ -379,7 +381,12 @@ impl Device {
         self.medium.lose(cache);
         for sector in lost {
             let now = self.medium.read(Some(cache), sector as usize);
+            let forgotten = self.oracle.is_forgotten(sector as usize);
             self.lose(sector as usize, now);
+            if forgotten {
+                // Nobody has it any more: our process died, and now the cache.
+                self.oracle.release(sector as usize);
+            }
         }
         self.oracle.doubt();
         self.look_at_losses();

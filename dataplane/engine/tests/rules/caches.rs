@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which cache holds what, when gates tell and when a process of ours has ended before (F1, F2, F6, W10).
+
+use std::collections::BTreeSet;
+
+use engine::{Event, GateOffer, Offer};
+use nbd::Command::{Flush, Write};
+use nbd::Errno;
+use program::{DeviceProgram, SECOND, Unproven};
+
+use crate::script::{Script, device, offer};
+
+/// More than are written again at once.
+const WRITES: u64 = 40;
+
+fn gate(nonce: u128, cache_generation: u64) -> Offer {
+    let gate = GateOffer { volume: 7, nonce, cache_generation, epoch: 1, killed: false };
+    Offer { gate: Some(gate), ..offer() }
+}
+
+fn write_all(s: &mut Script) -> BTreeSet<u64> {
+    for n in 0..WRITES {
+        s.request(Write, n * 8192, 4096);
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+    }
+    (0..WRITES).map(|n| n * 8192).collect()
+}
+
+/// Answers everything until nothing is sent; where writes went.
+fn answer_all(s: &mut Script) -> BTreeSet<u64> {
+    let mut written = BTreeSet::new();
+    while let Some(sent) = s.sent.pop_front() {
+        if sent.command == Write {
+            written.insert(sent.offset);
+        }
+        s.answer(sent, Ok(()));
+    }
+    written
+}
+
+/// F6: a second lane with the new generation says nothing of what went with the old one.
+#[test]
+fn the_next_lane_of_a_new_generation_keeps_no_old_cache() {
+    let mut program = device(2);
+    for path in &mut program.paths {
+        path.same_cache = Some("one".into());
+    }
+    let mut s = Script::new(&program);
+    s.open_all(&gate(1, 5));
+    let all = write_all(&mut s);
+    s.reset(0);
+    s.reset(1);
+    s.wait(SECOND);
+    s.open_path(0, gate(2, 6));
+    s.open_path(1, gate(2, 6));
+    s.sent.retain(|sent| sent.command == Write);
+    assert_eq!(answer_all(&mut s), all, "everything is written again");
+}
+
+/// F6, F9: what a failed FLUSH dropped does not come back because its server kept its cache since.
+#[test]
+fn a_kept_cache_does_not_mend_a_failed_flush() {
+    let mut s = Script::new(&device(2));
+    s.open_all(&gate(1, 5));
+    let all = write_all(&mut s);
+    s.request(Flush, 0, 0);
+    let sent = s.take();
+    s.answer(sent, Err(Errno::Io));
+    s.request(Flush, 0, 0);
+    s.request(Flush, 0, 0);
+    let first: Vec<_> = s.sent.drain(..).collect();
+    assert!(first.iter().all(|sent| sent.command == Write) && first.len() < all.len());
+    let (lost, kept): (Vec<_>, Vec<_>) = first.into_iter().partition(|sent| sent.path == 1);
+    drop(lost);
+    s.reset(1);
+    s.wait(SECOND);
+    let again: Vec<_> = s.sent.drain(..).filter(|sent| sent.command == Write).collect();
+    s.open_path(1, gate(1, 5));
+    let mut written: BTreeSet<u64> = kept.iter().chain(&again).map(|sent| sent.offset).collect();
+    for sent in kept.into_iter().chain(again) {
+        s.answer(sent, Ok(()));
+    }
+    written.extend(answer_all(&mut s));
+    assert_eq!(written, all, "everything is written again");
+}
+
+/// 2.3: a path that one reload took away and another brought back leads to the same gate.
+#[test]
+fn a_restarted_gate_ends_a_doubt_after_reloads() {
+    let program = DeviceProgram { unproven: Unproven::Hold, ..device(2) };
+    let mut s = Script::new(&program);
+    s.open_all(&gate(1, 5));
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!(s.engine.status(s.now).quarantined, 1);
+    let mut without = program.clone();
+    without.paths.remove(sent.path);
+    while let Some((lane, _)) = s.opening.first().copied() {
+        // What was to ask the gate does not get through.
+        s.opening.retain(|(of, _)| *of != lane);
+        s.event(Event::LaneDown { lane, fault: engine::LaneFault::Closed, sent_bytes: 0 });
+        s.event(Event::Program(without.clone()));
+    }
+    s.event(Event::Program(program));
+    let back = s.opening.iter().position(|(_, path)| *path == sent.path).expect("it is connecting");
+    let lane = s.opening[back].0;
+    s.open(lane, gate(2, 6));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+}
+
+/// W10, F2: what a process before left in the servers' caches, a FLUSH asks all of them for.
+#[test]
+fn after_a_crash_a_flush_goes_to_every_cache() {
+    let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    let flush = s.request(Flush, 0, 0);
+    let (one, other) = (s.take(), s.take());
+    assert!(one.command == Flush && other.command == Flush && one.path != other.path);
+    s.answer(one, Ok(()));
+    assert_eq!(s.result(flush), None);
+    s.answer(other, Ok(()));
+    assert_eq!(s.result(flush), Some(Ok(())));
+    s.request(Flush, 0, 0);
+    assert_eq!(s.sent.len(), 1, "F10: any will do from then on");
+}
+
+/// W10: a path that does not come back is waited for as long as its writes are, and that is told.
+#[test]
+fn after_a_crash_a_cache_that_stays_away_is_not_waited_for_for_ever() {
+    let mut s = Script::new(&DeviceProgram { unclean: true, ..device(2) });
+    s.open_path(0, offer());
+    let flush = s.request(Flush, 0, 0);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.wait_alive(4 * SECOND, |_| true);
+    assert_eq!(s.result(flush), None);
+    s.wait_alive(2 * SECOND, |_| true);
+    let sent = s.sent.iter().position(|sent| sent.command == Flush).expect("F10: asked somewhere");
+    let sent = s.sent.remove(sent).expect("found");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(flush), Some(Ok(())));
+    assert!(s.events.contains(&"cache_unproven"));
+    s.open_path(1, offer());
+    s.request(Flush, 0, 0);
+    let sent: Vec<_> = s.sent.iter().filter(|sent| sent.command == Flush).collect();
+    assert!(sent.iter().any(|sent| sent.path == 1), "it is back, and asked");
+}
+
+/// F4: a FLUSH whose lane is lost where nothing is dirty does not wait for that path.
+#[test]
+fn a_flush_of_nothing_goes_elsewhere() {
+    let mut s = Script::up(&device(2));
+    let flush = s.request(Flush, 0, 0);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    assert_ne!(again.path, sent.path);
+    s.answer(again, Ok(()));
+    assert_eq!(s.result(flush), Some(Ok(())));
+}
