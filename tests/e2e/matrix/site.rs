@@ -81,9 +81,11 @@ impl Site {
                     Stall::Network => relay.kept_bytes().iter().map(|kept| *kept as u64).collect(),
                     Stall::Execution => panic!("the server tells what it executes"),
                 };
+                // One server has the connections of every fault. Others may have come since the stall.
+                let server_wide = self.stall == Stall::ReceiveQueue;
+                let devices = ACCESSES.len() * if server_wide { FAULTS.len() } else { 1 };
                 wait::until_true(&what, || {
-                    let stuck = stuck();
-                    stuck.len() >= ACCESSES.len() && stuck.iter().all(|stuck| *stuck >= bytes)
+                    stuck().iter().filter(|stuck| **stuck >= bytes).count() >= devices
                 });
             }
         }

@@ -156,7 +156,16 @@ impl Node {
 
     /// All events after a number that are known now.
     pub fn events_after(&self, after: u64) -> Vec<Event> {
-        self.poll_events(after, 0)
+        let mut events = self.poll_events(after, 0);
+        // An answer holds a thousand at most.
+        while let Some(last) = events.last().map(|event| event.number) {
+            let more = self.poll_events(last, 0);
+            if more.is_empty() {
+                break;
+            }
+            events.extend(more);
+        }
+        events
     }
 
     /// Waits for an event after a number that satisfies a condition.
