@@ -2,8 +2,8 @@
 //! A history whose old end cannot be flushed stays small all the same (rule F5).
 //!
 //! The log is cut at its old end. While FLUSH fails there, or its cache is away, it would grow with every
-//! write, also with those that are durable and only cover what is older. So once it has doubled it is looked
-//! through, and an entry leaves that says nothing any more:
+//! write, also with those that are durable and only cover what is older. So once it has used up its room and has
+//! doubled it is looked through, and an entry leaves that says nothing any more:
 //!
 //! | entry | leaves when |
 //! |---|---|
@@ -23,9 +23,13 @@ use crate::retain::Entry;
 pub(crate) const COMPACT_MIN: usize = 1024;
 
 impl Engine {
-    /// Called after each push; costs nothing until the log has doubled.
+    /// Called after each push; costs nothing until there is no room and the log has doubled. A log that a
+    /// FLUSH cuts now and then never comes here.
     pub(crate) fn compact_log(&mut self) {
-        if self.retention.log.len() < self.retention.compact_at || !self.rules.f5_one_history {
+        if !self.retention_is_full()
+            || self.retention.log.len() < self.retention.compact_at
+            || !self.rules.f5_one_history
+        {
             return;
         }
         self.drop_covered();
