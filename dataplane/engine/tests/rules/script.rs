@@ -47,6 +47,8 @@ pub struct Script {
     pub timed: Vec<(LaneId, bool)>,
     pub lanes: Vec<(LaneId, usize, u64)>,
     pub events: Vec<&'static str>,
+    /// Changes of a path's state: new state and rule.
+    pub changes: Vec<(&'static str, &'static str)>,
     /// Buffers that the engine gave up, and those of them that went to a host.
     pub released: Vec<BufferId>,
     pub given: Vec<BufferId>,
@@ -149,6 +151,7 @@ impl Script {
             timed: Vec::new(),
             lanes: Vec::new(),
             events: Vec::new(),
+            changes: Vec::new(),
             released: Vec::new(),
             given: Vec::new(),
             next_tag: 0,
@@ -185,6 +188,9 @@ impl Script {
                     self.given.push(buffer);
                 }
                 Action::Report(ReportKind::Event { name, .. }) => self.events.push(name),
+                Action::Report(ReportKind::PathState { to, rule, .. }) => {
+                    self.changes.push((to.as_str(), rule));
+                }
                 _ => {}
             }
         }

@@ -152,3 +152,16 @@ fn a_pause_of_our_own_fails_no_path() {
     assert!(tags.iter().all(|&tag| s.result(tag) == Some(Ok(()))));
     assert_eq!((s.state(0), s.state(1), s.engine.status(s.now).resent), ("up", "up", 0));
 }
+
+/// W15: a write that hangs on the last path while its canaries are answered says nothing of the path, and
+/// there is nowhere else to send it.
+#[test]
+fn a_stuck_write_on_the_last_path_makes_no_flapping() {
+    let mut s = Script::up(&device(1));
+    s.request(Write, 0, 4096);
+    let stuck = s.sent[0];
+    s.changes.clear();
+    serve(&mut s, 60 * SECOND, |sent| sent.cookie == stuck.cookie);
+    assert!(s.changes.is_empty(), "{:?}", s.changes);
+    s.answer(stuck, Ok(()));
+}
