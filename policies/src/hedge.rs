@@ -27,8 +27,9 @@
 //! winners alone would pull the threshold down with each hedge, and with it up the hedges.
 //!
 //! **Won hedges are evidence.** Three hedges in a row won against a path that sent no byte
-//! meanwhile make it suspect at once ([`Outrun`]): the reads behind them need not wait for
-//! their own thresholds.
+//! meanwhile, and has owed one for 10 ms, make it suspect ([`Outrun`]): the reads behind them need not
+//! wait for their own thresholds. For less than 10 ms a server that was not scheduled looks the same; it
+//! is given that time as long as half of the budget is left.
 //!
 //! Rejected: a fixed threshold (right for one medium and one load only), and hedging a share
 //! of reads at once (pays for every read what only the slowest need).
@@ -38,8 +39,8 @@ use crate::latency::{Histogram, size_class};
 use crate::limits::{
     FULL_SHARE_PPM, HEDGE_BASELINE_FALL_DIVISOR, HEDGE_BASELINE_RISE_DIVISOR, HEDGE_BASELINE_SAMPLES_MIN,
     HEDGE_BASELINE_WINDOW, HEDGE_COLD, HEDGE_FLOOR, HEDGE_OVERLOAD_FACTOR, HEDGE_QUANTILE_MAX_PPM,
-    HEDGE_QUANTILE_MIN_PPM, HEDGE_SAMPLES_MIN, HEDGE_WINS_SUSPECT, LATENCY_OUTLIER_FACTOR, MICROSECOND,
-    SIZE_CLASSES,
+    HEDGE_QUANTILE_MIN_PPM, HEDGE_SAMPLES_MIN, HEDGE_SUSPECT_AFTER, HEDGE_WINS_SUSPECT,
+    LATENCY_OUTLIER_FACTOR, MICROSECOND, SIZE_CLASSES,
 };
 
 /// A read in flight with one copy, and what surrounds it.
@@ -147,6 +148,11 @@ impl Hedge {
         self.budget_ppm = budget_ppm;
         self.burst = burst.max(1);
         self.credit_ppm = self.credit_ppm.min(self.full_ppm());
+    }
+
+    /// Less than half of what can be saved up is left.
+    pub fn is_low(&self) -> bool {
+        self.credit_ppm < self.full_ppm() / 2
     }
 
     /// A host's read was sent for the first time.
@@ -288,20 +294,30 @@ impl Class {
 #[derive(Clone, Debug, Default)]
 pub struct Outrun {
     in_a_row: u32,
+    /// When the first of these was sent.
+    since: Nanos,
 }
 
 impl Outrun {
     /// None yet.
     pub const fn new() -> Self {
-        Self { in_a_row: 0 }
+        Self { in_a_row: 0, since: 0 }
     }
 
-    /// A hedge won against a copy that was sent on this path at `sent_at`; the path's last
-    /// byte came at `last_byte_at`. Whether the path is suspect now.
-    pub fn on_won(&mut self, sent_at: Nanos, last_byte_at: Nanos) -> bool {
+    /// A hedge won now against a copy that was sent on this path at `sent_at`; the path's last
+    /// byte came at `last_byte_at`; `budget_is_low`: [`Hedge::is_low`]. Whether the path is suspect now.
+    pub fn on_won(&mut self, now: Nanos, sent_at: Nanos, last_byte_at: Nanos, budget_is_low: bool) -> bool {
         // A path that sends something lives: slower than its sibling is all that is shown.
-        self.in_a_row = if last_byte_at > sent_at { 0 } else { self.in_a_row.saturating_add(1) };
-        self.in_a_row >= HEDGE_WINS_SUSPECT
+        if last_byte_at > sent_at {
+            self.in_a_row = 0;
+            return false;
+        }
+        if self.in_a_row == 0 {
+            self.since = sent_at;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let silent = now.saturating_sub(self.since.max(last_byte_at));
+        self.in_a_row >= HEDGE_WINS_SUSPECT && (silent >= HEDGE_SUSPECT_AFTER || budget_is_low)
     }
 
     /// The path answered something.

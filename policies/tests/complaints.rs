@@ -255,5 +255,5 @@ fn complaint_16_a_flickering_link_makes_no_storm() {
     let last = explain.last(Subject::Path(0)).expect("it is kept");
     assert!(last.times > 1_000, "{last}");
     let mut outrun = Outrun::new();
-    assert_eq!([0, 0, 0].map(|_| outrun.on_won(10, 5)), [false, false, true]);
+    assert_eq!([0, 0, 0].map(|_| outrun.on_won(SECOND, 10, 5, false)), [false, false, true]);
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use policies::hedge::{Answer, Hedge, HedgeCounts, Outrun, PendingRead, Refusal};
-use policies::limits::HEDGE_BUDGET_PPM;
+use policies::limits::{HEDGE_BUDGET_PPM, HEDGE_SUSPECT_AFTER};
 use support::{Draws, MILLISECOND, SECOND};
 
 const LEN: u64 = 4_096;
@@ -168,23 +168,31 @@ fn a_device_without_history_can_hedge_a_whole_path() {
 
 #[test]
 fn three_won_without_a_byte_make_suspect() {
+    let late = 100 + HEDGE_SUSPECT_AFTER;
     let mut outrun = Outrun::new();
-    assert!(!outrun.on_won(100, 99));
-    assert!(!outrun.on_won(101, 99));
-    assert!(outrun.on_won(102, 99), "the third");
-    assert!(outrun.on_won(103, 99), "and each one after");
+    assert!(!outrun.on_won(late, 100, 99, false));
+    assert!(!outrun.on_won(late, 101, 99, false));
+    assert!(outrun.on_won(late, 102, 99, false), "the third");
+    assert!(outrun.on_won(late, 103, 99, false), "and each one after");
     outrun.on_byte();
     assert_eq!(outrun.in_a_row(), 0);
+    // Silent for a moment only: a server that was not scheduled.
+    for n in 0..100 {
+        assert!(!outrun.on_won(late - 1, 100 + n, 99, false), "{n}");
+    }
+    assert!(outrun.on_won(late - 1, 200, 99, true), "with little budget left there is no time to give");
+    assert!(outrun.on_won(late, 200, 99, false));
     // A path that sent something since is slow, not silent.
     let mut outrun = Outrun::new();
     for n in 0..100 {
-        assert!(!outrun.on_won(100, 101), "{n}");
+        assert!(!outrun.on_won(2 * late, 100, 101, false), "{n}");
     }
     // A byte in between starts the row anew.
-    assert!(!outrun.on_won(200, 150));
-    assert!(!outrun.on_won(201, 150));
-    assert!(!outrun.on_won(202, 203));
-    assert!(!outrun.on_won(210, 203));
-    assert!(!outrun.on_won(211, 203));
-    assert!(outrun.on_won(212, 203));
+    let late = 2 * late;
+    assert!(!outrun.on_won(late, 200, 150, false));
+    assert!(!outrun.on_won(late, 201, 150, false));
+    assert!(!outrun.on_won(late, 202, 203, false));
+    assert!(!outrun.on_won(late, 210, 203, false));
+    assert!(!outrun.on_won(late, 211, 203, false));
+    assert!(outrun.on_won(late, 212, 203, false));
 }

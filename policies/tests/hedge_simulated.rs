@@ -165,7 +165,7 @@ impl World {
         if let (&[first, second], Some(hedge)) = (self.reads[read].paths.as_slice(), &mut self.hedge) {
             hedge.on_settled(path == second.0);
             let loser = &mut self.paths[first.0];
-            if path == second.0 && loser.outrun.on_won(first.1, loser.last_byte) {
+            if path == second.0 && loser.outrun.on_won(self.now, first.1, loser.last_byte, hedge.is_low()) {
                 loser.suspect = true;
             }
         }

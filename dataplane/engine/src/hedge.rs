@@ -392,12 +392,13 @@ impl Engine {
         let (now, path) = (self.now, lane.path);
         let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
         let last_byte = lanes.map(|lane| lane.last_active).max().unwrap_or(0);
+        let low = self.hedges.policy.is_low();
         let duel = self.hedges.duel(path);
         if last_byte > duel.last_won {
             duel.outrun.on_byte();
         }
         duel.last_won = now;
-        if duel.outrun.on_won(sent_at, last_byte) {
+        if duel.outrun.on_won(now, sent_at, last_byte, low) {
             self.suspect_outrun(path, last_byte);
         }
     }

@@ -39,7 +39,7 @@ use crate::slab::{Key, Slab};
 use crate::{Action, BufferId, HostRequest};
 
 /// What an entry costs beside its bytes.
-const ENTRY_BYTES: u64 = 128;
+pub(crate) const ENTRY_BYTES: u64 = 128;
 /// So much is enough for a FLUSH of our own where one is cheap; else half of the limit.
 const CHEAP_FLUSH_BYTES: u64 = 8 << 20;
 /// A FLUSH answered this fast found a cache that need not be written out: memory, or one

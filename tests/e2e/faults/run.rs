@@ -197,7 +197,14 @@ impl Run {
             "probation" => status.access != "unavailable",
             _ => false,
         };
-        self.rig.node.await_path(DEVICE, name, "to be fit again", fit);
+        let back = self.rig.node.await_path(DEVICE, name, "to be fit again, or held out", |status| {
+            fit(status) || status.state == "held"
+        });
+        if back.state == "held" {
+            // More failures in ten minutes than the limit allows: the operator knows why, and says so.
+            self.rig.node.path_command("reinstate", DEVICE, name);
+            self.rig.node.await_path(DEVICE, name, "to be fit again", fit);
+        }
         if self.policy == Policy::ActiveActive {
             let before = self.rig.node.path(DEVICE, name).completed();
             self.rig.node.await_path(DEVICE, name, "to carry requests again", |status| {
