@@ -197,11 +197,12 @@ impl Run {
             "probation" => status.access != "unavailable",
             _ => false,
         };
-        let back = self.rig.node.await_path(DEVICE, name, "to be fit again, or held out", |status| {
-            fit(status) || status.state == "held"
+        let back = self.rig.node.await_path(DEVICE, name, "to be fit again, or held back", |status| {
+            fit(status) || matches!(status.state.as_str(), "held" | "slow")
         });
-        if back.state == "held" {
-            // More failures in ten minutes than the limit allows: the operator knows why, and says so.
+        if !fit(&back) {
+            // More failures in ten minutes, or errors in one, than the limits allow: the operator knows why, and
+            // says so.
             self.rig.node.path_command("reinstate", DEVICE, name);
             self.rig.node.await_path(DEVICE, name, "to be fit again", fit);
         }
