@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every bound of the driver, with its unit last and its reason.
 
+use std::time::Duration;
+
 use program::{MILLISECOND, Nanos, SECOND};
 
 /// Requests of one host session that are accepted and whose reply is not sent yet. The
@@ -100,6 +102,11 @@ pub(crate) const REAP_ROUNDS_MAX: u32 = 64;
 
 /// Extents of one BLOCK_STATUS answer of local storage.
 pub(crate) const LOCAL_EXTENTS_MAX: usize = 4096;
+
+/// At start an address in use may still be that of a process that was killed a moment ago.
+pub(crate) const PREDECESSOR_GONE_WITHIN: Duration = Duration::from_secs(1);
+/// Between two attempts to have it.
+pub(crate) const LISTEN_AGAIN: Duration = Duration::from_millis(20);
 
 const _: () = assert!(COPY_BYTES_MAX < CHUNK_BYTES);
 const _: () = assert!(RECV_BYTES_MIN >= nbd::REQUEST_HEADER_MAX);

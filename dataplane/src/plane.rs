@@ -6,6 +6,7 @@
 //! process: an invariant is broken there, and going on could lose data.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use ring::{RingError, listen};
 
 use crate::directory::Directory;
 use crate::gate::Gate;
-use crate::limits::{PIN_CPUS_MIN, REACTOR_MEMORY_MIN};
+use crate::limits::{LISTEN_AGAIN, PIN_CPUS_MIN, PREDECESSOR_GONE_WITHIN, REACTOR_MEMORY_MIN};
 use crate::mailbox::{Mail, Mailbox};
 use crate::node::Node;
 use crate::reactor::Reactor;
@@ -55,7 +56,7 @@ impl DataPlane {
                 StartError::Memory { memory_bytes: program.node.memory_bytes, needed_bytes }
             }
         })?;
-        let sockets = bind_all(&program.listeners).map_err(StartError::Listen)?;
+        let sockets = bind_at_start(&program.listeners).map_err(StartError::Listen)?;
         let addresses = sockets.iter().map(|(listener, fd)| address_of(listener, fd)).collect();
         let reactors = program.node.reactors;
         let directory = Directory::default();
@@ -222,6 +223,23 @@ fn check(program: &Program) -> Result<(), Problem> {
         return Err(Problem::Memory { needed_bytes });
     }
     Ok(())
+}
+
+/// The same with patience: the kernel takes down the rings of a process that was killed, and the listening
+/// sockets they refer to, a moment after the process has gone.
+fn bind_at_start(listeners: &[Listener]) -> Result<Vec<(Listener, OwnedFd)>, Vec<ListenError>> {
+    let began = Instant::now();
+    loop {
+        match bind_all(listeners) {
+            Err(errors)
+                if began.elapsed() < PREDECESSOR_GONE_WITHIN
+                    && errors.iter().all(|error| error.source.kind() == io::ErrorKind::AddrInUse) =>
+            {
+                std::thread::park_timeout(LISTEN_AGAIN);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn bind_all(listeners: &[Listener]) -> Result<Vec<(Listener, OwnedFd)>, Vec<ListenError>> {

@@ -341,7 +341,10 @@ impl Engine {
             if refused_by & (1 << index.min(63)) == 0 {
                 continue;
             }
-            self.in_trouble(index);
+            // What is in flight when it is taken out comes back with the same error: one fault, told once.
+            if !self.paths[index].sick {
+                self.in_trouble(index);
+            }
             let path = &mut self.paths[index];
             path.strikes = path.strikes.saturating_add(1);
             let verdict = Self::verdict_on_disproof(path.strikes >= STRIKES);

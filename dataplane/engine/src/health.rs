@@ -418,7 +418,9 @@ impl Engine {
         let good = result.is_ok();
         match sent {
             Some(sent) if good => self.answered_well(index, false, 0, now - sent),
-            _ => self.in_trouble(index),
+            // One that is out already is asked so that it tells when it is well.
+            _ if !self.paths[index].sick => self.in_trouble(index),
+            _ => {}
         }
         let path = &mut self.paths[index];
         if !good {

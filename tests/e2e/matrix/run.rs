@@ -79,7 +79,7 @@ fn stall_a(site: &mut Site, cases: &mut [Case], stall: Stall) {
     }
     cases.iter_mut().for_each(Case::mark_stalled);
     if alone {
-        command_b(site, cases, "reinstate", |state| matches!(state, "up" | "standby"));
+        command_b(site, cases, "reinstate", |state| matches!(state, "up" | "standby" | "probation"));
     }
     if stall == Stall::Execution {
         for case in cases.iter() {
@@ -134,10 +134,7 @@ fn await_waiting(site: &Site, cases: &mut [&mut Case], stall: Stall) {
             let device = site.node.device(&name);
             // Active-passive, a path to a gate that answers others is not left for one late request (W19).
             let stays = case.cell.access == Access::ActivePassive && device.path("a").inflight > 0;
-            match ordered {
-                true => stays || device.path("b").inflight > 0,
-                false => device.number("quarantined") > 0,
-            }
+            if ordered { stays || device.path("b").inflight > 0 } else { device.number("quarantined") > 0 }
         });
         case.assert_b_waits();
     }

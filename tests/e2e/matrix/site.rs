@@ -159,7 +159,8 @@ fn config(dir: &TestDir, stall: Stall, sides: &[Side]) -> Config {
 
 fn device(cell: Cell, stall: Stall, side: &Side) -> Device {
     let name = cell.to_string();
-    let mut device = Device::new(&name).key(r#"selector = "round-robin""#).key(r#"failback = "manual""#);
+    let keys = [r#"selector = "round-robin""#, r#"failback = "manual""#, r#"id = "one image""#];
+    let mut device = keys.iter().fold(Device::new(&name), |device, key| device.key(key));
     device = match cell.mode {
         Mode::Assume => device.key(&format!("quiesce = \"{QUIESCE}\"")),
         Mode::Hold => device
