@@ -237,6 +237,8 @@ impl Engine {
 
     /// Hands out segments as far as the window allows; called before every dispatch.
     pub(crate) fn pump_replay(&mut self) {
+        // Newer writes of hosts may have left nothing of it.
+        self.check_replay();
         // What waits for proof of another path (W20) is not given up as lost meanwhile.
         if self.active.writers.is_empty() || self.active.waiting_for.is_some() || self.stopping {
             return;
