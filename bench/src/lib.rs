@@ -12,6 +12,7 @@ pub mod failover;
 pub mod load;
 pub mod machine;
 pub mod peers;
+mod place;
 pub mod scale;
 pub mod stall;
 pub mod stats;

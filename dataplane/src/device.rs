@@ -7,6 +7,7 @@ use engine::{Engine, LaneId};
 use program::{DeviceProgram, Nanos, PathProgram};
 use ring::file::Memory;
 
+use crate::budget::Budget;
 use crate::gate::guard::Guard;
 use crate::limits::GATE_SESSIONS_MAX;
 use crate::slab::Key;
@@ -69,6 +70,12 @@ impl Device {
             hedged_bytes: 0,
             timer_at: None,
         }
+    }
+
+    /// Promises memory to second copies of reads, or takes it back.
+    pub(crate) fn count_hedges(&mut self, budget: &mut Budget) {
+        let hedged = self.engine.hedged_bytes() as usize;
+        budget.hedge(std::mem::replace(&mut self.hedged_bytes, hedged), hedged);
     }
 
     pub(crate) fn bind_lane(&mut self, id: LaneId, key: Key, path: usize) {

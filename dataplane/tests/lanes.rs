@@ -37,7 +37,7 @@ fn good(disk: &Disk) -> std::net::SocketAddr {
 fn faulty(
     disk: &Disk,
     after: usize,
-    fault: impl Fn(&mut Connection, u64) + Send + 'static,
+    fault: impl Fn(&mut Connection, u64, &[u8]) + Send + 'static,
 ) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let server = Server::bind();
     let address = server.address();
@@ -46,11 +46,13 @@ fn faulty(
     server.run(move |_, mut connection| {
         let mut served = 0;
         while let Some((header, payload)) = connection.request() {
-            // Of a READ: a false answer to a WRITE would be a lie no client can see through.
+            // Of a READ: a false answer to a WRITE would be a lie no client can see through, and so would false data.
             let io = header.len >= 8192 && header.command == Command::Read as u16;
             if io && count.load(Ordering::SeqCst) == 0 && served == after {
                 count.store(1, Ordering::SeqCst);
-                fault(&mut connection, header.cookie);
+                let start = header.offset as usize;
+                let content = disk.lock().unwrap()[start..start + header.len as usize].to_vec();
+                fault(&mut connection, header.cookie, &content);
                 return true;
             }
             served += usize::from(io);
@@ -77,6 +79,11 @@ fn two_paths(first: std::net::SocketAddr, second: std::net::SocketAddr) -> Runni
 
 /// Writes and reads through a device one of whose paths breaks like this.
 fn survives(fault: impl Fn(&mut Connection, u64) + Send + 'static) {
+    survives_with(move |connection, cookie, _| fault(connection, cookie));
+}
+
+/// The same; the fault is told what the storage holds there.
+fn survives_with(fault: impl Fn(&mut Connection, u64, &[u8]) + Send + 'static) {
     let disk = disk();
     let (bad, faults) = faulty(&disk, 3, fault);
     let running = two_paths(bad, good(&disk));
@@ -114,7 +121,7 @@ fn a_server_that_closes_within_a_header() {
 
 #[test]
 fn a_server_that_closes_within_the_payload() {
-    survives(|connection, cookie| drop(connection.reply(cookie, 0, &[7; 3000])));
+    survives_with(|connection, cookie, content| drop(connection.reply(cookie, 0, &content[..5000])));
 }
 
 #[test]

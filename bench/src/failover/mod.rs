@@ -16,10 +16,10 @@ use serde::Serialize;
 
 pub use rig::Fault;
 
-use crate::compare::rig::fill;
 use crate::load::{self, Control, LoadOptions, Pattern};
 use crate::machine::Machine;
-use crate::peers::{self, PeerError};
+use crate::peers::PeerError;
+use crate::place::Place;
 use crate::stats::{median, quantile};
 use crate::units::{parse_bytes, parse_seconds};
 use rig::Rig;
@@ -130,35 +130,18 @@ pub struct Outcome {
 ///
 /// Something did not start. What the host saw is in the runs.
 pub fn run(options: &FailoverOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let temporary =
-        tempfile::tempdir().map_err(|e| PeerError::new(format!("no temporary directory: {e}")))?;
-    let dir = options.keep.as_deref().unwrap_or(temporary.path());
-    std::fs::create_dir_all(dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
-    let binary = peers::binary(options.holdfast.as_deref())?;
-    let machine = Machine::here(Some(&binary));
-    let image = make_image(temporary.path(), options.size_bytes)?;
+    let place = Place::new(options.keep.as_deref(), options.holdfast.as_deref(), options.size_bytes)?;
     let mut runs = Vec::new();
     for number in 0..options.runs {
         for fault in &options.faults {
-            let home = dir.join(format!("{}-{number}", fault.name()));
-            std::fs::create_dir(&home).map_err(|e| PeerError::new(format!("{}: {e}", home.display())))?;
-            let run = one_run(options, *fault, &home, &image, &binary)?;
+            let home = place.home(&format!("{}-{number}", fault.name()))?;
+            let run = one_run(options, *fault, &home, &place.image, &place.binary)?;
             progress(&run);
             runs.push(run);
         }
     }
     let rows = options.faults.iter().filter_map(|fault| row(fault.name(), &runs)).collect();
-    Ok(Outcome { machine, rows, runs })
-}
-
-/// A file full of stamped sectors: on blank storage Holdfast cannot tell that two paths lead to the same data.
-pub(crate) fn make_image(dir: &Path, size_bytes: u64) -> Result<PathBuf, PeerError> {
-    let image = dir.join("image");
-    let sized = std::fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
-    sized.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
-    let server = peers::nbdkit("fill", dir, &["file".to_owned(), image.display().to_string()])?;
-    fill(&server.uri(), size_bytes)?;
-    Ok(image)
+    Ok(Outcome { machine: place.machine, rows, runs })
 }
 
 fn one_run(

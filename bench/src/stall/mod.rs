@@ -20,10 +20,10 @@ use serde::Serialize;
 
 pub use case::{Case, Kind};
 
-use crate::failover::make_image;
 use crate::load::{self, Control, LoadOptions, Pattern};
 use crate::machine::Machine;
-use crate::peers::{self, PeerError};
+use crate::peers::PeerError;
+use crate::place::Place;
 use crate::stats::quantile;
 use crate::units::parse_bytes;
 use rig::Rig;
@@ -127,23 +127,17 @@ pub struct Outcome {
 ///
 /// Something did not start, or silence is wanted and this user may not make it.
 pub fn run(options: &StallOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let temporary =
-        tempfile::tempdir().map_err(|e| PeerError::new(format!("no temporary directory: {e}")))?;
-    let dir = options.keep.as_deref().unwrap_or(temporary.path());
-    std::fs::create_dir_all(dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
-    let binary = peers::binary(options.holdfast.as_deref())?;
-    let machine = Machine::here(Some(&binary));
+    let place = Place::new(options.keep.as_deref(), options.holdfast.as_deref(), options.size_bytes)?;
     let cases = case::cases(&options.kinds);
     if cases.iter().any(|case| case.kind.is_silence()) {
         rig::enter_namespace()?;
     }
-    let image = make_image(temporary.path(), options.size_bytes)?;
     let mut runs = Vec::new();
     for round in 0..options.runs {
         for &depth in &options.depths {
             for case in &cases {
-                let home = dir.join(format!("{}-{}-{depth}-{round}", case.kind.name(), case.command()));
-                let run = one_run(*case, depth, round, &home, &image, &binary)?;
+                let home = place.home(&format!("{}-{}-{depth}-{round}", case.kind.name(), case.command()))?;
+                let run = one_run(*case, depth, round, &home, &place.image, &place.binary)?;
                 progress(&run);
                 runs.push(run);
             }
@@ -153,7 +147,7 @@ pub fn run(options: &StallOptions, progress: &mut dyn FnMut(&Run)) -> Result<Out
     for case in cases.iter().filter(|case| case.kind != Kind::Control) {
         rows.extend(options.depths.iter().filter_map(|&depth| row(*case, depth, &runs)));
     }
-    Ok(Outcome { machine, rows, runs })
+    Ok(Outcome { machine: place.machine, rows, runs })
 }
 
 fn one_run(
@@ -164,7 +158,6 @@ fn one_run(
     image: &Path,
     binary: &Path,
 ) -> Result<Run, PeerError> {
-    std::fs::create_dir(dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
     let mut rig = Rig::start(dir, image, binary, case.kind)?;
     let load = LoadOptions {
         // Front to back: what is in doubt on a path that stands keeps its place for as long as that lasts (W13), and a host

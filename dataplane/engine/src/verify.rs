@@ -126,8 +126,8 @@ pub(crate) struct Verify {
     places: Vec<u64>,
     /// Some were left out: look again without waiting for a write.
     skipped: bool,
-    /// The reference could not read one.
-    reference_failed: bool,
+    /// So many the reference could not read.
+    unreadable: usize,
     /// A reference was there, also if it could not be read.
     accompanied: bool,
     at: usize,
@@ -178,7 +178,7 @@ impl Engine {
         lane.verify = Some(Verify {
             places,
             skipped,
-            reference_failed: false,
+            unreadable: 0,
             accompanied,
             at: 0,
             round,
@@ -333,7 +333,7 @@ impl Engine {
     fn verify_failed_read(&mut self, slot: u16, reference: bool) {
         if reference {
             // Inconclusive: this block says nothing now; go on with the next.
-            self.verify_of(slot).reference_failed = true;
+            self.verify_of(slot).unreadable += 1;
             self.skip_place(slot);
         } else {
             let path = self.lane_at(slot).path;
@@ -390,7 +390,7 @@ impl Engine {
         let path = self.lane_at(slot).path;
         let verify = self.verify_of(slot);
         let (live, proof, differs, compared) = (verify.live, verify.proof, verify.differs, verify.equal);
-        let no_reference = live && compared == 0 && verify.reference_failed;
+        let no_reference = live && verify.unreadable > 0 && verify.unreadable == verify.places.len();
         match (live, proof, differs) {
             (true, _, Some(offset)) => self.refuse(
                 slot,

@@ -58,6 +58,19 @@ impl Pending {
         }
     }
 
+    /// Whether the server stands by what it has sent although the rest never came (NBD spec, `NBD_CMD_READ`).
+    ///
+    /// After a simple header a server that fails sends nothing more and disconnects: what came is good. A chunk of data
+    /// it must fill up with padding, and may tell later: so only a chunk marked as the last is good as it comes, and what
+    /// came before it if no error did.
+    fn is_vouched_for(&self) -> bool {
+        match &self.assembly {
+            Assembly::Fresh => true,
+            Assembly::Read(read) => read.outcome() == Some(Ok(())),
+            Assembly::Status(_) | Assembly::Plain(_) => false,
+        }
+    }
+
     /// Bytes that are there up to the end of a whole block of the device.
     fn whole_blocks(&self) -> usize {
         let end = self.offset + self.arrived as u64;
@@ -95,10 +108,11 @@ impl Table {
         slot.take_if(|pending| pending.cookie == cookie)
     }
 
-    /// The read of which the most has arrived: its cookie, the data, its length. What is in a receive is not there.
+    /// The read of which the most has arrived and is good: its cookie, the data. What is in a receive is not there.
     pub(crate) fn take_part(&mut self) -> Option<(u64, BufferMut)> {
         let lands = |pending: &&mut Pending| {
-            pending.command == Command::Read && pending.landing == Landing::Land && pending.buffer.is_some()
+            let read = pending.command == Command::Read && pending.landing == Landing::Land;
+            read && pending.buffer.is_some() && pending.is_vouched_for()
         };
         let longest =
             self.slots.iter_mut().flatten().filter(lands).max_by_key(|pending| pending.whole_blocks())?;
@@ -116,5 +130,62 @@ impl Table {
     /// A frame that begins before `sent` bytes and ends behind it.
     pub(crate) fn has_cut(&self, sent: u64) -> bool {
         self.slots.iter().flatten().any(|pending| pending.frame.start < sent && sent < pending.frame.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nbd::ChunkType;
+    use nbd::client::ChunkHeader;
+    use ring::Pool;
+
+    use super::*;
+
+    const LEN: u32 = 16 << 10;
+
+    /// A read of 16 KiB whose data chunk of `len` bytes had the flag `done`, and of which 8 KiB have arrived.
+    fn broken_off(chunks: &[(ChunkType, u32, bool)]) -> Option<usize> {
+        let mut read = ReadAssembly::new(0, LEN, false);
+        for &(kind, len, done) in chunks {
+            let chunk = ChunkHeader { kind, done, cookie: 1, offset: None, len };
+            // An offset of 0, or an EIO without a text, at the front of either.
+            let inline = if kind == ChunkType::Error { &[0, 0, 0, 5, 0, 0][..] } else { &[0; 8][..] };
+            read.accept(&chunk, inline).expect("it is lawful");
+        }
+        part_of(Assembly::Read(read))
+    }
+
+    fn part_of(assembly: Assembly) -> Option<usize> {
+        let pool = Pool::new(1 << 20);
+        let mut table = Table::default();
+        table.insert(Pending {
+            cookie: 1,
+            command: Command::Read,
+            flags: CommandFlags::empty(),
+            offset: 0,
+            len: LEN.into(),
+            landing: Landing::Land,
+            buffer: Some(pool.take(LEN as usize)),
+            arrived: 8 << 10,
+            assembly,
+            dispatched: None,
+            frame: 0..28,
+        });
+        table.take_part().map(|(_, data)| data.len())
+    }
+
+    /// NBD spec, `NBD_CMD_READ`: a server that fails after a simple header sends no further data.
+    #[test]
+    fn a_part_of_a_simple_reply_is_good() {
+        assert_eq!(part_of(Assembly::Fresh), Some(8 << 10));
+    }
+
+    /// NBD spec, structured replies: a chunk that may still fail is padded, and the error comes behind it.
+    #[test]
+    fn a_chunk_that_may_still_fail_is_not() {
+        let (data, error) = (ChunkType::OffsetData, ChunkType::Error);
+        assert_eq!(broken_off(&[(data, 8 + LEN, true)]), Some(8 << 10));
+        assert_eq!(broken_off(&[(data, 8 + LEN, false)]), None, "padding, perhaps");
+        assert_eq!(broken_off(&[(error, 6, false), (data, 8 + LEN, true)]), None, "an error came before");
     }
 }

@@ -98,8 +98,7 @@ impl Reactor {
         let Some(device) = self.devices.get_mut(key) else { return };
         device.engine.discard_retained();
         self.budget.retain(std::mem::take(&mut device.retained_bytes), 0);
-        let hedged = device.engine.hedged_bytes() as usize;
-        self.budget.hedge(std::mem::replace(&mut device.hedged_bytes, hedged), hedged);
+        device.count_hedges(&mut self.budget);
         self.carry_out(key);
     }
 

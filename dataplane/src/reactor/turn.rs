@@ -67,8 +67,7 @@ impl Reactor {
         while let Some(key) = self.touched.pop() {
             let Some(device) = self.devices.get_mut(key) else { continue };
             device.touched = false;
-            let hedged = device.engine.hedged_bytes() as usize;
-            self.budget.hedge(std::mem::replace(&mut device.hedged_bytes, hedged), hedged);
+            device.count_hedges(&mut self.budget);
             let retained = device.engine.retained_bytes() as usize;
             let room = self.budget.retain(device.retained_bytes, retained);
             device.retained_bytes = retained;
@@ -80,13 +79,6 @@ impl Reactor {
                 self.timers.set(deadline, Due::Device(key));
             }
         }
-    }
-
-    /// Promises memory to second copies of reads, or takes it back.
-    pub(crate) fn count_hedges(&mut self, key: Key) {
-        let Some(device) = self.devices.get_mut(key) else { return };
-        let hedged = device.engine.hedged_bytes() as usize;
-        self.budget.hedge(std::mem::replace(&mut device.hedged_bytes, hedged), hedged);
     }
 
     fn wait(&mut self) {
@@ -244,7 +236,9 @@ impl Reactor {
                 // Second copies are sent here alone, so that what is granted is there.
                 device.engine.set_hedge_room(self.budget.hedge_room(self.pool.live_bytes()) as u64);
                 self.feed(key, engine::Event::Timer);
-                self.count_hedges(key);
+                if let Some(device) = self.devices.get_mut(key) {
+                    device.count_hedges(&mut self.budget);
+                }
             }
             Some(deadline) if device.timer_at.is_none_or(|set| deadline < set) => {
                 device.timer_at = Some(deadline);

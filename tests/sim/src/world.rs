@@ -19,7 +19,7 @@ use crate::sabotage::Sabotage;
 
 /// After healing, every request ends within this and the hold.
 const IDLE_WITHIN: Nanos = 120 * SECOND;
-/// After that, every path is in use again within this.
+/// After that, every path is in use again within this: a path that failed too often is held out for up to 10 min.
 const WELL_WITHIN: Nanos = 900 * SECOND;
 /// Between two write-backs of the caches.
 const WRITE_BACK: Nanos = 20 * MILLISECOND;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What runs that break things need: where their files go, the program that is measured, the storage's content.
+
+use std::path::{Path, PathBuf};
+
+use crate::compare::rig::fill;
+use crate::machine::Machine;
+use crate::peers::{self, PeerError};
+
+/// See the module header. Its directory ends with it, unless it is to be kept.
+pub(crate) struct Place {
+    dir: PathBuf,
+    /// The program that is measured.
+    pub(crate) binary: PathBuf,
+    /// Where.
+    pub(crate) machine: Machine,
+    /// Every sector of it stamped.
+    pub(crate) image: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl Place {
+    /// `keep`: where the files of the runs stay; `holdfast`: the program, if it is not beside this one; an image of
+    /// `size_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// No directory, no program, or the image cannot be filled.
+    pub(crate) fn new(
+        keep: Option<&Path>,
+        holdfast: Option<&Path>,
+        size_bytes: u64,
+    ) -> Result<Self, PeerError> {
+        let temporary =
+            tempfile::tempdir().map_err(|e| PeerError::new(format!("no temporary directory: {e}")))?;
+        let dir = keep.unwrap_or(temporary.path()).to_owned();
+        std::fs::create_dir_all(&dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
+        let binary = peers::binary(holdfast)?;
+        let machine = Machine::here(Some(&binary));
+        let image = make_image(temporary.path(), size_bytes)?;
+        Ok(Self { dir, binary, machine, image, _temporary: temporary })
+    }
+
+    /// A directory of its own for one run.
+    ///
+    /// # Errors
+    ///
+    /// It is there already, from a run before, or cannot be made.
+    pub(crate) fn home(&self, name: &str) -> Result<PathBuf, PeerError> {
+        let home = self.dir.join(name);
+        std::fs::create_dir(&home).map_err(|e| PeerError::new(format!("{}: {e}", home.display())))?;
+        Ok(home)
+    }
+}
+
+/// A file full of stamped sectors: on blank storage Holdfast cannot tell that two paths lead to the same data.
+fn make_image(dir: &Path, size_bytes: u64) -> Result<PathBuf, PeerError> {
+    let image = dir.join("image");
+    let sized = std::fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
+    sized.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
+    let server = peers::nbdkit("fill", dir, &["file".to_owned(), image.display().to_string()])?;
+    fill(&server.uri(), size_bytes)?;
+    Ok(image)
+}
