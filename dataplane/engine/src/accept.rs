@@ -178,6 +178,7 @@ impl Engine {
             late_on: 0,
             paced: false,
             ghost: false,
+            valid_from_turn: 0,
             hedged: false,
             hedge_bytes: 0,
             settled: None,

@@ -282,7 +282,9 @@ impl Engine {
         let served = self.active.members.iter().any(trusted);
         self.note_served(served);
         if served {
-            self.held_since = None;
+            if self.held_since.take().is_some() {
+                self.forget_opinions();
+            }
             self.failed = false;
         } else {
             self.held_since.get_or_insert(self.now);

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | good, first | lands, done | done; its other copies keep the range quarantined |
 //! | good, later | released | one copy less in doubt |
+//! | good, sent before a ghost was executed over it (W13) | | sent again |
 //! | an error, while a second copy is open | waits for that (`hedge`) | |
 //! | EIO, unknown | tried on one other path, then believed | the same, with the same bytes |
 //! | ESHUTDOWN | elsewhere; the lane is drained | the same |
@@ -12,6 +13,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use nbd::{Command, Errno};
 use policies::faults::{FaultClass, PathAction, RequestAction, classify_errno, host_errno};
@@ -105,6 +107,13 @@ impl Engine {
         }
         if flush && result.is_ok() && self.is_spoilt(answered) {
             self.flush_anew(answered);
+            return;
+        }
+        if result.is_ok() && answered.slot.turn < self.pieces.get(answered.piece).valid_from_turn {
+            // One that was moved has another copy queued or in flight.
+            if !answered.moved {
+                self.requeue(answered.piece);
+            }
             return;
         }
         match result {
@@ -330,6 +339,26 @@ impl Engine {
             // One path at a time: the second opinion is a switch.
             self.sicken(path, String::from("it answered EIO; another path is asked"));
         }
+    }
+
+    /// No path was left, and one is back: an EIO from before says nothing of it, and no other path could be asked
+    /// meanwhile. Not for ever, or a server that dies of a bad block each time it is asked would never be believed.
+    pub(crate) fn forget_opinions(&mut self) {
+        let hold = self.hold_time();
+        let young = |request: &Request| self.now - request.accepted < hold;
+        let asked: Vec<Key> = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.believe_at.is_some())
+            .filter(|(_, piece)| piece.request.is_some_and(|request| young(self.requests.get(request))))
+            .map(|(key, _)| key)
+            .collect();
+        for key in asked {
+            let piece = self.pieces.get_mut(key);
+            piece.believe_at = None;
+            piece.refused_by = 0;
+        }
+        self.unpark();
     }
 
     /// Another path answered well what these answered with EIO: it is theirs.

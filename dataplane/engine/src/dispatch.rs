@@ -14,7 +14,7 @@ use policies::Candidate;
 use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
-use crate::lane::Use;
+use crate::lane::{Lane, LaneState, Use};
 use crate::request::{Kind, Piece, PieceState};
 use crate::slab::Key;
 use crate::{Action, LaneId, Offer, SendData};
@@ -211,10 +211,15 @@ impl Engine {
     }
 
     /// A copy is on a lane of this path that may still answer it. The last path never gets a second
-    /// copy, not even while that lane is suspect (W15).
+    /// copy, not even while that lane is suspect or being drained (W15).
     fn has_copy_on(&self, path: usize, key: Key, last: bool) -> bool {
         let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
-        lanes.filter(|lane| if last { lane.is_up() } else { lane.is_trusted() }).any(|lane| {
+        let answers = |lane: &&Lane| match lane.state {
+            LaneState::Draining => last,
+            _ if last => lane.is_up(),
+            _ => lane.is_trusted(),
+        };
+        lanes.filter(answers).any(|lane| {
             lane.in_order().any(|(_, slot)| match slot.used {
                 Use::Piece { piece, .. } => piece == key || self.was_part_of(key, piece),
                 _ => false,

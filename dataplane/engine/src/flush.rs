@@ -50,6 +50,8 @@ pub(crate) struct Domain {
     pub(crate) lost: Option<u64>,
     /// An earlier process of ours that ended without a clean stop may have left something in it (W10).
     pub(crate) inherited: bool,
+    /// It was waited for long enough, and that was told: FLUSH goes on without it until it is back.
+    pub(crate) given_up: bool,
     /// `lost` because a FLUSH failed, or with another generation: that its server has kept its cache since does
     /// not bring it back.
     pub(crate) spoilt: bool,
@@ -208,6 +210,7 @@ impl Engine {
                 domain.failed_turn = Some(self.turn);
             }
         }
+        self.inherited_failed(own);
         if !self.rules.f9_every_session {
             return;
         }
@@ -250,7 +253,11 @@ impl Engine {
         match result {
             Ok(()) if self.lane_mut(id).linked => self.flushed(domain, mark),
             // What is retained is written again, and nobody need hear of it.
-            Err(_) if self.domain_spoilt(domain) => {}
+            Err(errno) if self.domain_spoilt(domain) => {
+                if is_storage_error(errno) {
+                    self.inherited_failed(domain);
+                }
+            }
             Err(errno) if is_storage_error(errno) => self.flush_failed(path),
             // Not of the process that holds what is dirty, or it is leaving (ESHUTDOWN): the
             // domain stays dirty, and a host's FLUSH waits for it.
@@ -399,6 +406,10 @@ impl Engine {
     fn cache_changed(&mut self, domain: usize, told: Option<(u128, u64)>) {
         let entry = &mut self.domains[domain];
         let before = core::mem::replace(&mut entry.cache, told);
+        if before.is_some() && core::mem::take(&mut entry.inherited) {
+            self.lose_inherited("its cache is another one now");
+        }
+        let entry = &mut self.domains[domain];
         if entry.lost.is_some() {
             entry.spoilt = true;
         } else if before.is_some() && entry.acked > entry.flushed {

@@ -5,7 +5,9 @@
 //! still stands. From then on the copy is a *ghost*: its connection is kept, and so are
 //! the newest bytes of everything written over its range since. If its late reply ever
 //! comes it may have overwritten them, so they are written again (`replay` carries that
-//! out: reads of the range wait) and flushed: event `ghost_repaired`.
+//! out: reads of the range wait) and flushed: event `ghost_repaired`. A write over it that is not
+//! answered yet may have been executed before the ghost: what was sent of it until then does
+//! not count and is sent again.
 //!
 //! If the connection ends without a reply it is written again all the same when the copy is
 //! taken to be over: at the EOF of a server that drains, else after `quiesce`. What is kept
@@ -17,7 +19,7 @@ use alloc::vec::Vec;
 use nbd::Command;
 
 use crate::engine::Engine;
-use crate::request::Request;
+use crate::request::{Piece, Request};
 use crate::retain::Content;
 use crate::slab::Key;
 
@@ -135,6 +137,8 @@ impl Engine {
         let ghost = &self.ghosts[at];
         let (start, len, path) = (ghost.start, ghost.end - ghost.start, ghost.path);
         let (bytes, incomplete) = (ghost.kept_bytes, ghost.incomplete);
+        self.redo_under_way(start, start + len);
+        let ghost = &self.ghosts[at];
         let written: Vec<Newer> =
             ghost.newer.iter().copied().filter(|newer| newer.content != Content::None).collect();
         if !written.is_empty() {
@@ -154,6 +158,23 @@ impl Engine {
 }
 
 impl Engine {
+    /// Writes of this range that are not answered count only as far as they are sent from now on.
+    fn redo_under_way(&mut self, start: u64, end: u64) {
+        let turn = self.turn;
+        for request in self.unanswered_writes() {
+            let touched = |piece: &Piece| piece.offset < end && start < piece.end();
+            let mut next = self.requests.get(request).first_piece;
+            while let Some(key) = next {
+                let piece = self.pieces.get_mut(key);
+                next = piece.next;
+                if touched(piece) {
+                    piece.valid_from_turn = turn;
+                }
+            }
+            self.redo_done(request, touched);
+        }
+    }
+
     /// Whether writes were let go without proof and may still land (W13).
     pub fn has_ghosts(&self) -> bool {
         !self.ghosts.is_empty()

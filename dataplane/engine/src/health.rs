@@ -455,6 +455,15 @@ impl Engine {
         }
     }
 
+    /// How long a request may wait for want of a path.
+    pub(crate) fn hold_time(&self) -> Nanos {
+        match self.program.no_path {
+            NoPath::Hold(hold) => hold,
+            NoPath::Fail => 0,
+            NoPath::Forever => Nanos::MAX,
+        }
+    }
+
     fn hold_end(&self) -> Option<Nanos> {
         match (self.held_since, self.program.no_path) {
             (Some(since), NoPath::Hold(hold)) if !self.failed => Some(since + hold),
@@ -545,12 +554,7 @@ impl Engine {
     /// Requests that waited too long for something other than a path: a
     /// quarantine or proof (W13, W20), a cache domain (F2), a second opinion on an EIO.
     fn check_waiting(&mut self) {
-        let now = self.now;
-        let hold = match self.program.no_path {
-            NoPath::Hold(hold) => hold,
-            NoPath::Fail => 0,
-            NoPath::Forever => Nanos::MAX,
-        };
+        let (now, hold) = (self.now, self.hold_time());
         let switch_hangs = self.switch_hangs(hold);
         let due: Vec<Key> = self
             .requests

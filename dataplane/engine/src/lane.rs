@@ -215,8 +215,10 @@ pub(crate) struct Lane {
     pub(crate) evidence: Option<policies::TcpEvidence>,
     /// When that was.
     pub(crate) evidence_at: Nanos,
-    /// The sample before showed a closed window.
+    /// The sample before showed a closed window, and the peer has taken nothing since.
     pub(crate) window_was_closed: bool,
+    /// What the peer had acknowledged at the last sample.
+    pub(crate) acked_bytes: u64,
     slots: Vec<Slot>,
     free: Vec<u16>,
     oldest: u16,
@@ -260,6 +262,7 @@ impl Lane {
             evidence: None,
             evidence_at: 0,
             window_was_closed: false,
+            acked_bytes: 0,
             slots: alloc::vec![FREE_SLOT; slots],
             free: (0..slots as u16).rev().collect(),
             oldest: NONE,

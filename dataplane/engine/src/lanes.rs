@@ -185,6 +185,7 @@ impl Engine {
         path.attempts = 0;
         self.decide_accepted(slot);
         self.note_cache(index, offer.gate.as_ref());
+        self.inherited_is_back(self.paths[index].domain);
         let path = &mut self.paths[index];
         if returning {
             path.failed_before = false;
@@ -545,7 +546,7 @@ impl Engine {
             .or_else(|| lane.in_order().find(|(_, slot)| slot.sent_at >= last_ack));
         let waiting = owed.map_or(0, |(_, slot)| now - slot.sent_at);
         let evidence = evidence.waiting_since((waiting / MILLISECOND) as u32);
-        lane.note_sample(now);
+        lane.note_sample(now, acked_bytes);
         lane.evidence = Some(evidence);
         // A stopped server whose window is full: our kernel would take the closed window for a
         // dead link after TCP_USER_TIMEOUT and reset the connection, the only proof there is.

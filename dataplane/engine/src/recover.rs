@@ -15,8 +15,10 @@
 //! What was acknowledged and not flushed is in the servers' caches, and its list is unknown as well. So every
 //! cache counts as dirty until a FLUSH was answered there (F2, F10). A path that has not come back `quiesce` after
 //! the start is waited for no longer, or one dead path would fail every FLUSH: event `cache_unproven`. When it is
-//! back, FLUSH goes there too.
+//! back, FLUSH waits for it again, also while its link is only silent. If that FLUSH fails, or a gate tells of another cache meanwhile, it is a loss for
+//! good (F9): nothing is retained of what the process before left.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -46,7 +48,8 @@ impl Engine {
 
     /// Whether a FLUSH goes to a cache in which the process before this one may have left something.
     pub(crate) fn asks_for_inherited(&self, domain: usize) -> bool {
-        self.domains[domain].inherited && (self.inheriting.is_some() || self.flush_lane(domain).is_some())
+        let entry = &self.domains[domain];
+        entry.inherited && (!entry.given_up || self.flush_lane(domain).is_some())
     }
 
     /// The timer: FLUSH waits no longer for a path that has not come back.
@@ -57,6 +60,7 @@ impl Engine {
         self.inheriting = None;
         for domain in 0..self.domains.len() {
             if self.domains[domain].inherited && self.flush_lane(domain).is_none() {
+                self.domains[domain].given_up = true;
                 let path = self.paths.iter().position(|path| path.domain == domain);
                 let text = "the process before this one may have left acknowledged writes in the cache behind this path, which has not come back: FLUSH is answered without it until it does";
                 self.event("cache_unproven", path, "W10", String::from(text));
@@ -68,11 +72,33 @@ impl Engine {
         }
     }
 
+    /// A FLUSH of this domain failed. Nothing is retained of what the process before left, and a host whose
+    /// write it was may not have come back yet: to tell the sessions there are is not enough (F9).
+    pub(crate) fn inherited_failed(&mut self, domain: usize) {
+        // Paths may share a cache without being declared to.
+        let beside = self.domains.iter().any(|domain| domain.inherited && !domain.given_up);
+        if self.retains() && self.lost_writes.is_none() && (self.domains[domain].inherited || beside) {
+            self.lose_inherited("the first FLUSH since was answered with an error");
+        }
+    }
+
+    pub(crate) fn lose_inherited(&mut self, why: &str) {
+        self.lose_writes(format!(
+            "the process before this one may have left acknowledged writes in the storage's cache, and {why}"
+        ));
+    }
+
     /// The last connection to such a cache is gone: it is given as much time again.
     pub(crate) fn await_inherited(&mut self, domain: usize) {
         if self.domains[domain].inherited {
+            self.domains[domain].given_up = false;
             self.inheriting = Some(self.now + self.program.quiesce);
         }
+    }
+
+    /// A path to such a cache is back: FLUSH waits for it as for any other.
+    pub(crate) fn inherited_is_back(&mut self, domain: usize) {
+        self.domains[domain].given_up = false;
     }
 
     /// FLUSHes that wait for one cache ask another.

@@ -23,7 +23,8 @@
 //! the end of it all and covers the domains the segments went to (F2, F4).
 //!
 //! A segment that the storage turns down for good is a loss: FLUSH and FUA fail on every
-//! session from then on, until an operator clears it (F9).
+//! session from then on, until an operator clears it (F9). In the log it goes on to cover what is older: the storage
+//! may have it all the same, and an older write must not come over it.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -34,8 +35,8 @@ use alloc::vec::Vec;
 use nbd::{Command, CommandFlags};
 
 use crate::engine::Engine;
-use crate::request::{Kind, Origin, PieceState, Request, RequestState};
-use crate::retain::Content;
+use crate::request::{Kind, Origin, Piece, PieceState, Request, RequestState};
+use crate::retain::{Content, Settled};
 use crate::slab::{Key, Slab};
 
 /// Segments being written at once: enough to keep a path busy, few enough for hosts to get a word in. Those
@@ -150,26 +151,33 @@ impl Engine {
 
     /// Parts of a write that is not answered yet were lost too; they are sent again.
     fn redo_unanswered(&mut self, domain: usize) {
-        let open: Vec<Key> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| {
-                request.state == RequestState::Active && request.host.command.is_write_like()
-            })
-            .map(|(key, _)| key)
-            .collect();
-        for key in open {
-            let mut next = self.requests.get(key).first_piece;
-            while let Some(piece) = next {
-                let entry = self.pieces.get_mut(piece);
-                next = entry.next;
-                let lost = entry.settled.is_some_and(|settled| settled.domain == domain && !settled.durable);
-                if entry.state == PieceState::Done && lost {
-                    entry.settled = None;
-                    entry.state = PieceState::Queued;
-                    self.requests.get_mut(key).pieces_open += 1;
-                    self.requeue(piece);
-                }
+        let lost = |settled: Settled| settled.domain == domain && !settled.durable;
+        for key in self.unanswered_writes() {
+            self.redo_done(key, |piece| piece.settled.is_some_and(lost));
+        }
+    }
+
+    pub(crate) fn unanswered_writes(&self) -> Vec<Key> {
+        let carried = |request: &Request| {
+            matches!(request.state, RequestState::Active | RequestState::AwaitingProof)
+                && request.host.command.is_write_like()
+        };
+        self.requests.iter().filter(|(_, request)| carried(request)).map(|(key, _)| key).collect()
+    }
+
+    /// Sends those pieces of a write again that were answered well and are not to count.
+    pub(crate) fn redo_done(&mut self, request: Key, which: impl Fn(&Piece) -> bool) {
+        let mut next = self.requests.get(request).first_piece;
+        while let Some(piece) = next {
+            let entry = self.pieces.get_mut(piece);
+            next = entry.next;
+            if entry.state == PieceState::Done && entry.settled.is_some() && which(entry) {
+                entry.settled = None;
+                entry.state = PieceState::Queued;
+                let request = self.requests.get_mut(request);
+                request.state = RequestState::Active;
+                request.pieces_open += 1;
+                self.requeue(piece);
             }
         }
     }

@@ -142,6 +142,8 @@ pub(crate) struct Piece {
     pub(crate) paced: bool,
     /// Its quarantine ended without proof while a copy is on a connection that stands (W13).
     pub(crate) ghost: bool,
+    /// A copy sent before this turn does not count: an older write may have been executed after it (W13).
+    pub(crate) valid_from_turn: u64,
     /// A read with two copies that count (`hedge`).
     pub(crate) hedged: bool,
     /// Bytes of buffers that its second copies may land in.

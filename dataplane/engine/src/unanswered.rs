@@ -8,7 +8,7 @@
 //! | fault | the lane | its requests |
 //! |---|---|---|
 //! | link silent | suspect; other portals at once | all move |
-//! | window closed, twice | suspect | reads move; writes when they are late |
+//! | window closed, twice, and nothing taken between | suspect | reads move; writes when they are late |
 //! | canary overdue, or late and no canary answered | suspect | the same |
 //! | late, and the lane answers others | goes on as it was | the late one alone, to another path |
 //!
@@ -160,10 +160,12 @@ impl Lane {
         self.evidence.filter(|_| fresh)
     }
 
-    /// A sample is about to replace the one before.
-    pub(crate) fn note_sample(&mut self, now: Nanos) {
+    /// A sample is about to replace the one before. `acked_bytes`: so many has the peer taken; a window that opens
+    /// now and then is a slow reader's.
+    pub(crate) fn note_sample(&mut self, now: Nanos, acked_bytes: u64) {
         let before = self.tcp_evidence(now).as_ref().map(judge);
-        self.window_was_closed = before == Some(Silence::WindowClosed);
+        self.window_was_closed = before == Some(Silence::WindowClosed) && acked_bytes == self.acked_bytes;
+        self.acked_bytes = acked_bytes;
         self.evidence_at = now;
     }
 }

@@ -81,7 +81,7 @@ pub(crate) struct Identity {
     /// A sample read is on its way.
     pub(crate) sampling: bool,
     next_sampling: Nanos,
-    /// Samples changed since they were reported.
+    /// Samples were read since they were reported.
     unreported: bool,
 }
 
@@ -458,21 +458,30 @@ impl Engine {
 
     /// A host write is about to start: samples there are unknown from now on.
     pub(crate) fn note_write(&mut self, offset: u64, len: u64) {
+        self.forget_samples(offset, offset + len);
         let identity = &mut self.identity;
         identity.writes += 1;
-        let end = offset + len;
-        for sample in &mut identity.samples {
-            if sample.offset < end && offset < sample.offset + BLOCK {
-                identity.unreported |= sample.digest.take().is_some();
-                sample.writes = sample.writes.wrapping_add(1);
-                sample.uniform = false;
-            }
-        }
         let size = self.geometry.map_or(0, |geometry| geometry.size_bytes);
         let block = (offset / BLOCK * BLOCK).min(size.saturating_sub(BLOCK) / BLOCK * BLOCK);
         if size >= BLOCK && !identity.recent.contains(&Some(block)) {
             identity.recent[identity.recent_at] = Some(block);
             identity.recent_at = (identity.recent_at + 1) % RECENT;
+        }
+    }
+
+    /// Told before the write is sent: a record that still has the block would turn the storage away after a crash
+    /// of ours.
+    fn forget_samples(&mut self, start: u64, end: u64) {
+        let mut known = false;
+        for sample in &mut self.identity.samples {
+            if sample.offset < end && start < sample.offset + BLOCK {
+                known |= sample.digest.take().is_some();
+                sample.writes = sample.writes.wrapping_add(1);
+                sample.uniform = false;
+            }
+        }
+        if known {
+            self.tell_samples();
         }
     }
 
@@ -567,9 +576,13 @@ impl Engine {
     }
 
     fn report_samples(&mut self) {
-        if self.identity.sampling || !core::mem::take(&mut self.identity.unreported) {
-            return;
+        if !self.identity.sampling && self.identity.unreported {
+            self.tell_samples();
         }
+    }
+
+    fn tell_samples(&mut self) {
+        self.identity.unreported = false;
         let known = |sample: &Sample| sample.digest.map(|digest| (sample.offset, digest));
         let samples = self.identity.samples.iter().filter_map(known).collect();
         self.act(Action::Report(ReportKind::Samples(samples)));

@@ -10,7 +10,7 @@
 //! | `seen` | newest write a READ has returned; a later READ must not go back behind it |
 //! | `promised` | the same as `acked`, but never lowered by what a cache lost while we could not know |
 //! | `zeroish` | newest WRITE_ZEROES that was issued: from then on zeroes may be read |
-//! | `trimmed` | newest TRIM that was issued: from then on anything that was ever there may be read |
+//! | `trimmed` | newest TRIM that was issued, or write that was told lost: from then on anything that was ever there may be read |
 //!
 //! A value is *allowed* over a floor when it is a write of this sector that is not
 //! older than the floor; zeroes are allowed when `zeroish` is not older. A TRIM leaves
@@ -70,6 +70,8 @@ pub struct Oracle {
     seen: Vec<Value>,
     zeroish: Vec<Value>,
     trimmed: Vec<Value>,
+    /// Newest write with content of its own that was carried out and not answered with an error.
+    carried: Vec<Value>,
     /// Content of a ghost that landed, and when the newest was there again.
     haunted: Vec<Option<(Value, Option<Nanos>)>>,
     /// Of `acked`, what an operator gave up (F2): durability is not asked of it.
@@ -94,6 +96,7 @@ impl Oracle {
             seen: vec![initial; sectors],
             zeroish: vec![ZERO; sectors],
             trimmed: vec![0; sectors],
+            carried: vec![initial; sectors],
             haunted: vec![None; sectors],
             given_up: vec![0; sectors],
             dropped: vec![0; sectors],
@@ -134,6 +137,9 @@ impl Oracle {
         for sector in write.start as usize..write.end as usize {
             if self.seen[sector] == number {
                 self.seen[sector] = self.acked[sector];
+            }
+            if self.carried[sector] == number {
+                self.carried[sector] = self.acked[sector];
             }
         }
     }
@@ -188,7 +194,11 @@ impl Oracle {
     /// `value` was carried out on a sector; `by_ghost`: by a write that may have been let go.
     /// Tells whether it haunts the sector.
     pub fn landed(&mut self, sector: usize, value: Value, by_ghost: bool, now: Nanos) -> bool {
-        let newest = self.allows(sector, value, self.acked[sector]);
+        // What was carried out and is not answered yet may be overwritten too.
+        let newest = self.allows(sector, value, self.acked[sector].max(self.carried[sector]));
+        if value != ZERO && !self.writes[value as usize].failed {
+            self.carried[sector] = self.carried[sector].max(value);
+        }
         match &mut self.haunted[sector] {
             Some((_, until @ None)) if newest => *until = Some(now),
             slot if !newest && by_ghost => *slot = Some((value, None)),
@@ -254,6 +264,13 @@ impl Oracle {
     /// What is lost here was told to the hosts: it is promised no more.
     pub fn release(&mut self, sector: usize) {
         self.promised[sector] = self.acked[sector];
+    }
+
+    /// The same, and for good: older writes under it are not written again either, lest they come over it where it
+    /// is there all the same. Until the next write any content may show that ever was there.
+    pub fn open(&mut self, sector: usize) {
+        self.trimmed[sector] = self.trimmed[sector].max(self.promised[sector]);
+        self.release(sector);
     }
 
     /// A FLUSH failed and its server dropped what was here.

@@ -97,7 +97,8 @@ fn a_held_request_is_not_held_against_a_proxy() {
 /// deadline; one sample alone is load. A write waits for its age, and the last path for its patience.
 #[test]
 fn a_closed_window_seen_twice_steers_away() {
-    let closed = TcpSample { notsent_bytes: 9_000, rto_us: 204_000, ..TcpSample::default() };
+    let closed =
+        TcpSample { notsent_bytes: 9_000, outq_bytes: 9_000, rto_us: 204_000, ..TcpSample::default() };
     let mut s = Script::up(&device(2));
     let read = s.request(Read, 0, 4096);
     let lane = s.sent[0].lane;

@@ -178,18 +178,20 @@ impl Device {
     }
 
     /// The engine says that something is lost for good: what is not there is not expected.
-    pub(super) fn writes_lost(&mut self) {
+    pub(super) fn writes_lost(&mut self, text: &str) {
         self.loss_told = true;
-        for sector in 0..self.plan.sectors {
+        for sector in named_range(text, self.plan.sector_bytes as usize).unwrap_or(0..self.plan.sectors) {
             // What still shows may be gone with the next cache: the history has nothing of it any more.
             let stable = self.medium.stable(sector);
-            let value = self.medium.views(sector).min().unwrap_or(stable).min(stable);
-            if !self.oracle.allows(sector, value, self.oracle.acked(sector)) {
+            let shows: Vec<Value> = self.medium.views(sector).chain([stable]).collect();
+            let below =
+                |floor| shows.iter().copied().find(|&value| !self.oracle.allows(sector, value, floor));
+            if let Some(value) = below(self.oracle.acked(sector)) {
                 self.lose(sector, value);
-                self.oracle.release(sector);
-            } else if !self.oracle.allows(sector, value, self.oracle.promised(sector)) {
+                self.oracle.open(sector);
+            } else if below(self.oracle.promised(sector)).is_some() {
                 // Lost before, and it was still to be written again.
-                self.oracle.release(sector);
+                self.oracle.open(sector);
             }
         }
     }
@@ -248,7 +250,7 @@ impl Device {
         };
         let len = 1 + env.rng.below(longest.min(self.plan.sectors - start) as u64) as usize;
         // 32 MiB is the most a host is told to ask for at once, but for discards.
-        let most = if discard { len } else { len.min(((32 << 20) / self.plan.sector_bytes) as usize) };
+        let most = if discard { len } else { len.min((32 << 20) / self.plan.sector_bytes as usize) };
         (command, start, start + most)
     }
 
@@ -540,4 +542,12 @@ impl Device {
             Some(format!("sector {sector} holds {value} at the end, {floor} was acknowledged"))
         })
     }
+}
+
+/// The sectors that a text names as `<n> bytes at <offset>`.
+fn named_range(text: &str, sector_bytes: usize) -> Option<std::ops::Range<usize>> {
+    let (before, after) = text.split_once(" bytes at ")?;
+    let len: usize = before.rsplit(' ').next()?.parse().ok()?;
+    let start: usize = after.split([' ', ',']).next()?.parse().ok()?;
+    Some(start / sector_bytes..(start + len) / sector_bytes)
 }

@@ -316,9 +316,9 @@ impl Device {
             ReportKind::Event { name: "hold_over", .. } => env.mark(Mark::HoldOver),
             ReportKind::Event { name: "cache_replayed", .. } => env.mark(Mark::Replayed),
             ReportKind::Event { name: "ghost_repaired", .. } => env.mark(Mark::Repaired),
-            ReportKind::Event { name: "writes_lost", .. } => {
+            ReportKind::Event { name: "writes_lost", text, .. } => {
                 env.mark(Mark::WritesLost);
-                self.writes_lost();
+                self.writes_lost(text);
             }
             ReportKind::Event { name: "cache_unproven", rule: "F2", .. } => self.given_up(),
             ReportKind::Event { name: "cache_unproven", rule: "W10", .. } => {
