@@ -17,6 +17,8 @@ const SIZE_BYTES: u64 = 4 << 20;
 /// How often the wait is measured.
 const RUNS: &str = "HOLDFAST_GATE_RUNS";
 const RUNS_SHORT: u64 = 10;
+/// After so many failovers everything is started anew: paths that fail again and again are held out.
+const RUNS_OF_SITE: u64 = 8;
 
 /// Two gates on one file, a relay before each, and a node that uses one path at a time. Drops in this order.
 struct Site {
@@ -101,10 +103,15 @@ fn stamp(writer: u16, sequence: u64) -> Stamp {
 #[test]
 fn a_failover_costs_no_quarantine() {
     let runs: u64 = std::env::var(RUNS).map_or(RUNS_SHORT, |runs| runs.parse().expect("a number"));
-    let site = Site::start(["registers"; 2], "10min");
+    let mut site = Site::start(["registers"; 2], "10min");
     let mut host = site.node.open(DEVICE);
     let (mut waits, mut controls) = (Vec::new(), Vec::new());
     for run in 1..=runs {
+        if run % RUNS_OF_SITE == 0 {
+            drop((host, site));
+            site = Site::start(["registers"; 2], "10min");
+            host = site.node.open(DEVICE);
+        }
         let offset = run % 512 * BLOCK as u64;
         let before = site.node.last_event();
         let path = site.fail_over(&mut host, offset, stamp(0xa, run));

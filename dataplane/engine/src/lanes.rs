@@ -199,6 +199,7 @@ impl Engine {
             self.decide_probation(index);
         }
         self.learn_geometry(index, &offer);
+        self.sample_soon();
         self.close_unneeded(slot);
         self.check_recovery();
         self.regroup();

@@ -540,6 +540,14 @@ impl Engine {
         self.next_sample(0);
     }
 
+    /// The first path is accepted: what the volume holds is read at once, not at the next turn of the clock.
+    pub(crate) fn sample_soon(&mut self) {
+        let unread = |sample: &Sample| sample.digest.is_none() && !sample.uniform;
+        if self.identity.samples.iter().all(unread) {
+            self.identity.next_sampling = self.now;
+        }
+    }
+
     /// Reads the next sample that is unknown, if nothing is unflushed.
     fn next_sample(&mut self, from: usize) {
         let clean = self.domains.iter().all(|domain| domain.acked == domain.flushed && !domain.inherited);
