@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One device over several links to one file, each link with a server of its own.
 
-use tests_support::holdfast::{Config, Device, Node};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use tests_support::holdfast::{Config, Device, Node, command};
 use tests_support::servers::{Nbdkit, Server};
 use tests_support::storage::{Faults, Options, Storage};
-use tests_support::{Fabric, Fio, FioOptions, LinkFault, Load, TestDir, wait};
+use tests_support::{Endpoint, Fabric, Fio, FioOptions, LinkFault, Load, TestDir, wait};
 
 /// Name of the device of every rig.
 pub(crate) const DEVICE: &str = "vol0";
@@ -72,6 +75,8 @@ pub(crate) enum PathServer {
     Real(Server),
     /// One that misbehaves on demand.
     Misbehaving(Storage),
+    /// A gate of ours, in front of the file.
+    Gate(Server),
 }
 
 /// Drops in this order: what uses the network goes before it.
@@ -91,6 +96,7 @@ pub(crate) struct RigOptions {
     misbehaving: bool,
     mixed: bool,
     log: bool,
+    gates: bool,
     one_cache: bool,
 }
 
@@ -104,6 +110,7 @@ impl RigOptions {
             misbehaving: false,
             mixed: false,
             log: false,
+            gates: false,
             one_cache: true,
         }
     }
@@ -124,6 +131,13 @@ impl RigOptions {
     /// between them they can do every fault.
     pub(crate) fn mixed(mut self) -> Self {
         self.mixed = true;
+        self
+    }
+
+    /// Gates of ours, in front of the file; all share their registers, as on one storage host.
+    pub(crate) fn gated(mut self) -> Self {
+        self.gates = true;
+        self.one_cache = false;
         self
     }
 
@@ -157,7 +171,7 @@ impl RigOptions {
         let fabric = Fabric::new(self.paths);
         let image = dir.patterned_image("image", 40 * MIB, 1);
         let servers = (0..self.paths).map(|path| self.server(&dir, &fabric, path, &image)).collect();
-        let config = Config::new(&dir).device(self.device(&fabric, None, &[]));
+        let config = self.config(&dir, &fabric, None, &[]);
         let node = Node::start_within(fabric.host(), &dir, &config);
         for path in &PATHS[..self.paths] {
             node.await_path(DEVICE, path, "to be usable", |status| {
@@ -169,6 +183,9 @@ impl RigOptions {
 
     fn server(&self, dir: &TestDir, fabric: &Fabric, path: usize, image: &str) -> PathServer {
         let (endpoint, name) = (fabric.endpoint(path), PATHS[path]);
+        if self.gates {
+            return gate_server(dir, fabric, path, image);
+        }
         if self.misbehaving || (self.mixed && path % 2 == 1) {
             let storage = Storage::start_within(fabric.storage(), &endpoint, Options::of(image));
             return PathServer::Misbehaving(storage);
@@ -180,6 +197,11 @@ impl RigOptions {
         }
         let server = nbdkit.start_within(fabric.storage(), dir, &format!("nbdkit-{name}"), &endpoint);
         PathServer::Real(server)
+    }
+
+    fn config(&self, dir: &TestDir, fabric: &Fabric, without: Option<usize>, more: &[&str]) -> Config {
+        let config = Config::new(dir).device(self.device(fabric, without, more));
+        if self.gates { config.node(&format!("gate_key = \"{}\"", gate_key(dir))) } else { config }
     }
 
     fn device(&self, fabric: &Fabric, without: Option<usize>, more: &[&str]) -> Device {
@@ -202,7 +224,39 @@ impl RigOptions {
     }
 }
 
+/// A server that can be killed and stopped.
+fn process(server: &mut PathServer) -> &mut Server {
+    match server {
+        PathServer::Real(server) | PathServer::Gate(server) => server,
+        PathServer::Misbehaving(_) => panic!("it is part of this process"),
+    }
+}
+
+/// What gates and nodes share.
+fn gate_key(dir: &TestDir) -> String {
+    let key = dir.write("gate.key", "5a".repeat(32));
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("it is ours");
+    key.display().to_string()
+}
+
+/// A gate at the endpoint of a path.
+fn gate_server(dir: &TestDir, fabric: &Fabric, path: usize, image: &str) -> PathServer {
+    let (endpoint, name) = (fabric.endpoint(path), format!("gate-{}", PATHS[path]));
+    let Endpoint::Tcp(listen) = &endpoint else { panic!("links have addresses") };
+    let gate = command(&["gate", "--reactors", "1", "--state-dir", &dir.text("registers")])
+        .args(["--listen", &listen.to_string(), "--export", &format!("{DEVICE}={image}")])
+        .args(["--key", &gate_key(dir)])
+        .within(fabric.storage());
+    PathServer::Gate(Server::start(dir, &name, gate, &endpoint, Some(fabric.storage())))
+}
+
 impl Rig {
+    /// Faults that some path can have.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let able = |fault: &Fault| (0..self.servers.len()).any(|path| self.can(path, *fault));
+        FAULTS.into_iter().filter(able).collect()
+    }
+
     /// Names of the paths.
     pub(crate) fn paths(&self) -> &'static [&'static str] {
         &PATHS[..self.servers.len()]
@@ -211,8 +265,7 @@ impl Rig {
     /// Writes the configuration anew, with these lines of the device as well and perhaps without one
     /// of the paths, and has it applied.
     pub(crate) fn reload(&self, more: &[&str], without: Option<usize>) {
-        let device = self.options.device(&self.fabric, without, more);
-        self.node.rewrite(&Config::new(&self.dir).device(device));
+        self.node.rewrite(&self.options.config(&self.dir, &self.fabric, without, more));
         let output = self.node.cli(&["reload"]);
         assert_eq!(output.status, 0, "reload: {output:?}");
     }
@@ -220,9 +273,9 @@ impl Rig {
     /// Whether the server of a path can do this.
     pub(crate) fn can(&self, path: usize, fault: Fault) -> bool {
         match (&self.servers[path], fault) {
-            (PathServer::Real(_), Fault::Eio | Fault::CutPayload)
+            (PathServer::Real(_) | PathServer::Gate(_), Fault::Eio | Fault::CutPayload)
             | (PathServer::Misbehaving(_), Fault::Kill | Fault::Stop) => false,
-            (PathServer::Real(_) | PathServer::Misbehaving(_), _) => true,
+            (_, _) => true,
         }
     }
 
@@ -230,7 +283,7 @@ impl Rig {
     pub(crate) fn storage(&self, path: usize) -> &Storage {
         match &self.servers[path] {
             PathServer::Misbehaving(storage) => storage,
-            PathServer::Real(_) => panic!("path {path} has a real server"),
+            PathServer::Real(_) | PathServer::Gate(_) => panic!("path {path} has a real server"),
         }
     }
 
@@ -251,7 +304,7 @@ impl Rig {
         } else if let Some(faults) = fault.storage() {
             self.storage(path).set(faults);
         } else {
-            let PathServer::Real(server) = &mut self.servers[path] else { panic!("needs a real server") };
+            let server = process(&mut self.servers[path]);
             if fault == Fault::Kill {
                 server.kill();
             } else {
@@ -280,13 +333,10 @@ impl Rig {
             self.fabric.heal(path);
         } else if fault.storage().is_some() {
             self.storage(path).set(Faults::none());
+        } else if fault == Fault::Kill {
+            process(&mut self.servers[path]).restart(&self.dir);
         } else {
-            let PathServer::Real(server) = &mut self.servers[path] else { panic!("needs a real server") };
-            if fault == Fault::Kill {
-                server.restart(&self.dir);
-            } else {
-                server.go_on();
-            }
+            process(&mut self.servers[path]).go_on();
         }
     }
 

@@ -77,10 +77,11 @@ impl Engine {
 
     /// Sends what can be sent.
     pub(crate) fn dispatch(&mut self) {
-        self.pump_replay();
+        // First: a FLUSH may find that something must be written again.
         if !self.queues.flushes.is_empty() {
             self.dispatch_flushes();
         }
+        self.pump_replay();
         let mut stuck = [false; QUEUES];
         while let Some(which) = self.next_queue(stuck) {
             let queue = match which {

@@ -16,6 +16,8 @@
 //! protocol cannot tell (semantics 0.2), only a gate can. What is retained is written
 //! again (`retain`, `replay`). Where nothing is retained the FLUSH waits until the domain
 //! is back, is sent there, and the event `cache_unproven` says what its success assumes.
+//!
+//! A domain whose paths stand and answer errors is left in the same way, when a FLUSH waits for it.
 
 use alloc::format;
 use alloc::string::String;
@@ -128,6 +130,7 @@ impl Engine {
             // Asked before another FLUSH of that cache failed: it begins anew, behind the replay.
             self.rewrite_failed();
         }
+        self.leave_sick_domains();
         for _ in 0..self.queues.flushes.len() {
             let Some(key) = self.queues.flushes.pop_front() else { return };
             self.pieces.get_mut(key).queued = false;
@@ -137,6 +140,26 @@ impl Engine {
                 self.enqueue(key, false);
             }
         }
+    }
+
+    /// A FLUSH waits for a cache whose only paths answer errors that others do not: that may go on for long, and a
+    /// FLUSH there would likely fail as well. What it holds is written again through the others (F2).
+    fn leave_sick_domains(&mut self) {
+        for at in 0..self.queues.flushes.len() {
+            let Kind::Flush { domain } = self.pieces.get(self.queues.flushes[at]).kind else { continue };
+            if self.domains.get(domain).is_some_and(|entry| entry.lost != Some(entry.acked))
+                && self.is_sick_domain(domain)
+            {
+                self.domain_lost(domain);
+            }
+        }
+    }
+
+    fn is_sick_domain(&self, domain: usize) -> bool {
+        let entry = &self.domains[domain];
+        let elsewhere = self.active.writers.iter().any(|&path| self.paths[path].domain != domain);
+        let sick = self.paths.iter().any(|path| path.domain == domain && path.sick);
+        entry.acked > entry.flushed && elsewhere && sick && self.flush_lane(domain).is_none()
     }
 
     fn send_flush(&mut self, key: Key) -> bool {

@@ -35,7 +35,10 @@ impl Hosts {
         let at = |offset: u64, mib: u64| Load::options().region(offset * MIB, mib * MIB);
         let deep = at(0, 8).depth(32).writer(1).flush_every(200).start(node.host(), DEVICE);
         let shallow = at(8, 24).depth(1).writer(2).flush_every(100).start(node.host(), DEVICE);
-        Self { deep, shallow, guest: Some(guest(node, 0)), visits: 0 }
+        let guest = guest(node, 0);
+        // It may be asked to leave at once.
+        guest.await_progress(20);
+        Self { deep, shallow, guest: Some(guest), visits: 0 }
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::rig::{FAULTS, Fault};
+use crate::rig::Fault;
 
 /// What an operator or a host does meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,13 +63,20 @@ impl Draws {
     }
 }
 
-/// One round: every fault once, with something done during most of them; and every act once
+/// One round: each of these faults once, with something done during most of them; and every act once
 /// while all is well.
-pub(super) fn round(draws: &mut Draws) -> Vec<Step> {
+pub(super) fn round(draws: &mut Draws, faults: &[Fault]) -> Vec<Step> {
     let mut acts: Vec<Option<Act>> = ACTS.iter().copied().map(Some).collect();
-    acts.resize(FAULTS.len(), None);
+    acts.resize(faults.len(), None);
     draws.shuffle(&mut acts);
-    let faults = FAULTS.iter().zip(acts).map(|(fault, act)| Step::Fault { fault: *fault, act });
+    // A guest that leaves reads back what it wrote, and waits for it: with a server that is stopped with a write in
+    // its hands that may be until it goes on.
+    let stopped = faults.iter().position(|fault| *fault == Fault::Stop);
+    if let Some(at) = stopped.filter(|at| acts[*at] == Some(Act::Reconnect)) {
+        let other = (at + 1) % acts.len();
+        acts.swap(at, other);
+    }
+    let faults = faults.iter().zip(acts).map(|(fault, act)| Step::Fault { fault: *fault, act });
     let mut steps: Vec<Step> = faults.chain(ACTS.iter().copied().map(Step::Act)).collect();
     draws.shuffle(&mut steps);
     steps

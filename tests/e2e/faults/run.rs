@@ -9,7 +9,7 @@ use tests_support::wait;
 
 use super::hosts::{Hosts, Progress};
 use super::plan::{ACTS, Act, Draws, Step, round};
-use crate::rig::{DEVICE, FAULTS, Fault, PATHS, Rig, RigOptions};
+use crate::rig::{DEVICE, Fault, PATHS, Rig, RigOptions};
 
 /// How many rounds instead of [`SHORT`].
 const ROUNDS: &str = "HOLDFAST_FAULT_ROUNDS";
@@ -31,10 +31,20 @@ pub(super) enum Policy {
     ActivePassive,
 }
 
+/// What is at the other end of the paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// Storage servers.
+    Plain,
+    /// A gate before each.
+    Gates,
+}
+
 /// A run in progress.
 struct Run {
     rig: Rig,
     policy: Policy,
+    site: Site,
     hosts: Hosts,
     draws: Draws,
     /// Paths that are broken now, and how.
@@ -47,13 +57,14 @@ struct Run {
 }
 
 /// Runs every fault and every act, in an order drawn from a seed.
-pub(super) fn run(paths: usize, policy: Policy, seed: u64) {
+pub(super) fn run(paths: usize, policy: Policy, site: Site, seed: u64) {
     let seed = from_environment(SEED).unwrap_or(seed);
     let rounds = from_environment(ROUNDS).unwrap_or(SHORT);
-    println!("{paths} paths, {policy:?}, seed {seed}, {rounds} rounds");
-    let mut run = Run::start(paths, policy, seed);
+    println!("{paths} paths, {policy:?}, {site:?}, seed {seed}, {rounds} rounds");
+    let mut run = Run::start(paths, policy, site, seed);
+    let faults = run.rig.faults();
     for number in 0..rounds {
-        for step in round(&mut run.draws) {
+        for step in round(&mut run.draws, &faults) {
             let begun = Instant::now();
             println!("round {number}: {step} ...");
             run.carry_out(step);
@@ -69,8 +80,12 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 impl Run {
-    fn start(paths: usize, policy: Policy, seed: u64) -> Self {
-        let options = RigOptions::new(paths).mixed().key(r#"failback = "manual""#);
+    fn start(paths: usize, policy: Policy, site: Site, seed: u64) -> Self {
+        let options = RigOptions::new(paths).key(r#"failback = "manual""#);
+        let options = match site {
+            Site::Plain => options.mixed(),
+            Site::Gates => options.gated(),
+        };
         let rig = match policy {
             Policy::ActiveActive => options.key(r#"policy = "active-active""#),
             Policy::ActivePassive => options.key(r#"policy = "active-passive""#),
@@ -81,6 +96,7 @@ impl Run {
         Self {
             rig,
             policy,
+            site,
             hosts,
             draws: Draws::new(seed),
             broken: Vec::new(),
@@ -112,8 +128,8 @@ impl Run {
         // a second fault could show nothing.
         if self.rig.paths().len() > 2 && fault != Fault::Stop && self.draws.pick(&[true, false]) {
             let path = self.expendable();
-            let able: Vec<Fault> =
-                FAULTS.iter().copied().filter(|second| self.may_be_second(path, *second)).collect();
+            let mut able = self.rig.faults();
+            able.retain(|second| self.may_be_second(path, *second));
             let second = self.draws.pick(&able);
             self.break_path(path, second);
             self.count(SECOND.to_owned());
@@ -318,18 +334,31 @@ impl Run {
         self.hosts.await_progress(self.hosts.progress());
         let device = self.rig.node.device(DEVICE);
         assert_eq!(device.json().get("errors").number(), 0, "errors were answered to hosts");
+        self.assert_fenced();
         let [deep, shallow, guest] = self.hosts.finish();
         self.rig.node.process().assert_running();
         let gaps = [&deep, &shallow].map(|report| report.longest_gap.as_millis());
         println!("longest silence at depth 32: {} ms, at depth 1: {} ms", gaps[0], gaps[1]);
         println!("requests: {}", [&deep, &shallow, &guest].map(|r| r.reads + r.writes).iter().sum::<u64>());
         println!("{:#?}", self.done);
-        let faults = FAULTS.iter().map(|fault| format!("{fault:?}"));
+        let faults = self.rig.faults().into_iter().map(|fault| format!("{fault:?}"));
         let acts = ACTS.iter().flat_map(|act| [format!("{act:?}"), format!("{act:?} during a fault")]);
         let second = (self.rig.paths().len() > 2).then(|| SECOND.to_owned());
         for what in faults.chain(acts).chain(second) {
             let times = self.done.get(&what).copied().unwrap_or(0);
             assert!(times >= rounds, "{what} happened {times} times in {rounds} rounds");
+        }
+    }
+
+    /// Behind gates what was in doubt ended by their word, and never by a timer.
+    fn assert_fenced(&self) {
+        let told =
+            |name: &str| self.rig.node.events_after(0).iter().filter(|event| event.name == name).count();
+        let (fenced, unproven) = (told("session_fenced"), told("quarantine_unproven"));
+        println!("sessions ended by a gate: {fenced}, quarantines ended by a timer: {unproven}");
+        if self.site == Site::Gates {
+            assert!(fenced > 0, "no gate was asked to end a session");
+            assert_eq!(unproven, 0, "a quarantine ended by a timer behind gates");
         }
     }
 }

@@ -4,7 +4,7 @@
 use engine::{Event, GateOffer, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, SECOND, Writers};
+use program::{AccessPolicy, DeviceCommand, DeviceProgram, MILLISECOND, SECOND, Writers};
 
 use crate::script::{MIB, Script, Sent, device, offer, without};
 
@@ -258,6 +258,30 @@ fn the_limit_is_kept_by_flushing() {
     assert!(!sent.flags.contains(CommandFlags::FUA));
 }
 
+/// F2, W7: a path that answers EIO may keep a FLUSH waiting for long, and fail it in the end. What its cache holds is
+/// written again through the others.
+#[test]
+fn a_flush_does_not_wait_for_a_path_that_answers_eio() {
+    let mut s = Script::up(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+    let sent = acknowledged(&mut s, 4096, 8192);
+    let read = s.request(Read, MIB, 4096);
+    let refused = s.take();
+    assert_eq!(refused.path, sent.path);
+    s.answer(refused, Err(Errno::Io));
+    let elsewhere = s.take();
+    assert_ne!(elsewhere.path, sent.path);
+    s.answer(elsewhere, Ok(()));
+    assert_eq!((s.result(read), s.state(sent.path)), (Some(Ok(())), "down"));
+    let flush = s.request(Flush, 0, 0);
+    let again = s.take();
+    assert_eq!((again.command, again.path, again.data), (Write, elsewhere.path, sent.data));
+    s.answer(again, Ok(()));
+    let sent = answer_all(&mut s);
+    assert!(sent.iter().any(|sent| sent.command == Flush));
+    assert!(sent.iter().all(|sent| sent.path == elsewhere.path), "{sent:?}");
+    assert_eq!(s.result(flush), Some(Ok(())));
+}
+
 /// Writes of 1 MiB until a FLUSH of our own follows one; how many, and the FLUSH.
 fn until_own_flush(s: &mut Script) -> (u64, Sent) {
     for n in 0..64 {
@@ -298,7 +322,9 @@ fn a_cheap_flush_is_asked_for_earlier() {
     assert_eq!(kept, 32, "the last one with anything to do was not cheap");
     s.wait(10 * MILLISECOND);
     s.answer(flush, Ok(()));
-    (0..4).for_each(|n| drop(acknowledged(&mut s, n * MIB, MIB)));
+    for n in 0..4 {
+        acknowledged(&mut s, n * MIB, MIB);
+    }
     asked(&mut s);
     let (kept, _) = until_own_flush(&mut s);
     assert_eq!(kept, 1, "a host's tells as much");
