@@ -11,7 +11,11 @@
 //! | a path was chosen | which one it would have chosen |
 //! | a read became late | whether it would have sent a second copy |
 //! | a path failed | until when it would have held it out |
-//! | a request was answered | which path it would have demoted or restored |
+//! | service times were compared | which path it would have demoted or restored |
+//!
+//! What is answered, new paths and what an operator forgives are told to it as well: its own
+//! policies learn from the same things as those that run. Hold-outs and demotions have no
+//! settings in a [`Proposal`], so those are what ran decided too.
 //!
 //! **What it cannot know.** The world answers the decisions that were made, not those of the
 //! shadow: on the path it would have chosen nobody measured that request. So what it
@@ -23,6 +27,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::AddAssign;
 
 use crate::hedge::{Answer, Hedge, PendingRead};
 use crate::selector::{Candidate, Kind, Selector};
@@ -54,7 +59,7 @@ pub enum Recorded<'a> {
         /// Index into them.
         chosen: usize,
     },
-    /// A host request or canary was answered well.
+    /// A host's READ or WRITE was answered well.
     Answered {
         /// Index of the path.
         path: usize,
@@ -65,6 +70,18 @@ pub enum Recorded<'a> {
         /// Nanoseconds from its sending.
         service_ns: u64,
     },
+    /// A canary was answered well.
+    Canary {
+        /// Index of the path.
+        path: usize,
+        /// Nanoseconds from its sending.
+        service_ns: u64,
+    },
+    /// The service times of the paths were compared, one change at a time.
+    Compared {
+        /// As given to [`SlowPaths::poll`].
+        in_good_standing: &'a [bool],
+    },
     /// A read was old enough to be looked at.
     Late {
         /// As given to the hedge.
@@ -72,10 +89,20 @@ pub enum Recorded<'a> {
         /// A second copy was sent.
         hedged: bool,
     },
-    /// A path failed.
+    /// A path failed, by a fault that counts against it.
     Failed {
         /// Index of the path.
         path: usize,
+    },
+    /// An operator reinstated a path: nothing is held against it.
+    Forgiven {
+        /// Index of the path.
+        path: usize,
+    },
+    /// The device has so many paths now.
+    Paths {
+        /// How many.
+        paths: usize,
     },
 }
 
@@ -107,10 +134,18 @@ pub enum Would {
 pub struct Tally {
     /// Requests sent.
     pub choices: u64,
-    /// Of them, those that would have gone elsewhere.
+    /// Of them, those with more than one candidate.
+    pub choices_open: u64,
+    /// Of these, those that would have gone elsewhere.
     pub choices_differ: u64,
+    /// Of these, those whose gain can be estimated.
+    pub choices_estimated: u64,
     /// Sum of the estimated gains, nanoseconds.
     pub estimated_gain_ns: i64,
+    /// Late reads that were looked at.
+    pub late_reads: u64,
+    /// Of them, those where one of the two would have sent a second copy and the other not.
+    pub late_reads_differ: u64,
     /// Second copies that were sent.
     pub hedges: u64,
     /// Second copies the shadow would have sent.
@@ -121,6 +156,22 @@ pub struct Tally {
     pub demotions: u64,
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.choices += other.choices;
+        self.choices_open += other.choices_open;
+        self.choices_differ += other.choices_differ;
+        self.choices_estimated += other.choices_estimated;
+        self.estimated_gain_ns = self.estimated_gain_ns.saturating_add(other.estimated_gain_ns);
+        self.late_reads += other.late_reads;
+        self.late_reads_differ += other.late_reads_differ;
+        self.hedges += other.hedges;
+        self.hedges_shadow += other.hedges_shadow;
+        self.hold_outs += other.hold_outs;
+        self.demotions += other.demotions;
+    }
+}
+
 /// Policies with proposed settings that run beside the real ones.
 #[derive(Clone, Debug)]
 pub struct Shadow {
@@ -128,7 +179,6 @@ pub struct Shadow {
     hedge: Hedge,
     slow: SlowPaths,
     limits: Vec<FailureLimit>,
-    in_good_standing: Vec<bool>,
     tally: Tally,
 }
 
@@ -140,12 +190,21 @@ impl Shadow {
             hedge: Hedge::new(proposal.hedge_ppm, proposal.burst),
             slow: SlowPaths::new(paths),
             limits: vec![FailureLimit::new(); paths],
-            in_good_standing: vec![true; paths],
             tally: Tally::default(),
         }
     }
 
+    /// Other settings from now on, as a reload brings them; what was learnt stays.
+    pub fn set_proposal(&mut self, proposal: Proposal) {
+        self.selector.set_kind(proposal.kind);
+        self.hedge.set_budget(proposal.hedge_ppm, proposal.burst);
+    }
+
     /// Feeds one decision point; times may not fall.
+    ///
+    /// # Panics
+    ///
+    /// If it names a path that there is not, or compares another number of paths.
     pub fn on(&mut self, now: Nanos, recorded: &Recorded<'_>) -> Would {
         match *recorded {
             Recorded::Chosen { len_bytes, first_read, candidates, chosen } => {
@@ -159,13 +218,28 @@ impl Shadow {
                     self.hedge.on_reply(now, len_bytes, service_ns);
                 }
                 self.slow.record(now, path, write, len_bytes, service_ns);
-                self.slow_change(now)
+                Would::Same
             }
+            Recorded::Canary { path, service_ns } => {
+                self.slow.record(now, path, false, 0, service_ns);
+                Would::Same
+            }
+            Recorded::Compared { in_good_standing } => self.compare(now, in_good_standing),
             Recorded::Late { ref read, hedged } => self.late(read, hedged),
             Recorded::Failed { path } => {
                 let held = self.limits[path].on_failure(now);
                 self.tally.hold_outs += u64::from(held.is_some());
                 held.map_or(Would::Same, Would::HoldOut)
+            }
+            Recorded::Forgiven { path } => {
+                self.limits[path].clear();
+                self.slow.clear(path);
+                Would::Same
+            }
+            Recorded::Paths { paths } => {
+                self.slow.set_paths(paths);
+                self.limits.resize(paths, FailureLimit::new());
+                Would::Same
             }
         }
     }
@@ -177,6 +251,7 @@ impl Shadow {
 
     fn choose(&mut self, now: Nanos, len_bytes: u64, candidates: &[Candidate], chosen: usize) -> Would {
         self.tally.choices += 1;
+        self.tally.choices_open += u64::from(candidates.len() > 1);
         let instead = self.selector.choose(now, len_bytes, candidates);
         if instead == chosen {
             return Would::Same;
@@ -188,6 +263,7 @@ impl Shadow {
         };
         let gain = wait(&candidates[chosen]).zip(wait(&candidates[instead]));
         let estimated_gain_ns = gain.map(|(real, shadow)| real - shadow);
+        self.tally.choices_estimated += u64::from(gain.is_some());
         self.tally.estimated_gain_ns =
             self.tally.estimated_gain_ns.saturating_add(estimated_gain_ns.unwrap_or(0));
         Would::Choose { instead, estimated_gain_ns }
@@ -197,6 +273,8 @@ impl Shadow {
         self.tally.hedges += u64::from(hedged);
         let would = self.hedge.decide(read) == Answer::Send;
         self.tally.hedges_shadow += u64::from(would);
+        self.tally.late_reads += 1;
+        self.tally.late_reads_differ += u64::from(would != hedged);
         match (would, hedged) {
             (true, false) => Would::Hedge,
             (false, true) => Would::NotHedge,
@@ -204,11 +282,8 @@ impl Shadow {
         }
     }
 
-    fn slow_change(&mut self, now: Nanos) -> Would {
-        for (path, good) in self.in_good_standing.iter_mut().enumerate() {
-            *good = !self.limits[path].holds_out(now, false);
-        }
-        let Some(change) = self.slow.poll(now, &self.in_good_standing) else { return Would::Same };
+    fn compare(&mut self, now: Nanos, in_good_standing: &[bool]) -> Would {
+        let Some(change) = self.slow.poll(now, in_good_standing) else { return Would::Same };
         self.tally.demotions += u64::from(matches!(change, SlowChange::Demoted { .. }));
         Would::Slow(change)
     }

@@ -56,6 +56,7 @@ fn run(kind: Kind, delay_ns: u64, time: u64, shadow: &mut Shadow, seed: u64) -> 
         latencies[path].record(false, LEN, service_ns);
         differences
             .push(shadow.on(now, &Recorded::Answered { path, write: false, len_bytes: LEN, service_ns }));
+        differences.push(shadow.on(now, &Recorded::Compared { in_good_standing: &[true, true] }));
         to_send = 1;
     }
     differences.retain(|would| *would != Would::Same);
@@ -74,7 +75,8 @@ fn with_the_running_settings_it_never_differs() {
             assert_eq!(run(kind, MILLISECOND, SECOND, &mut shadow, seed), [], "{kind:?}");
             let tally = shadow.tally();
             assert!(tally.choices > 1_000);
-            assert_eq!(tally, Tally { choices: tally.choices, ..Tally::default() });
+            let choices = tally.choices;
+            assert_eq!(tally, Tally { choices, choices_open: choices, ..Tally::default() });
         }
     }
 }
@@ -129,10 +131,43 @@ fn hedges_are_compared_one_by_one() {
             let hedged = running.decide(&read) == Answer::Send;
             assert_eq!(shadow.on(u64::from(n), &Recorded::Late { read, hedged }), expected);
         }
-        assert_eq!(shadow.tally().hedges, u64::from(BURST));
+        let tally = shadow.tally();
+        assert_eq!((tally.late_reads, tally.hedges), (u64::from(BURST), u64::from(BURST)));
+        assert_eq!(tally.late_reads_differ, if hedge_ppm == 0 { u64::from(BURST) } else { 0 });
         assert_eq!(shadow.tally().hedges_shadow, if hedge_ppm == 0 { 0 } else { u64::from(BURST) });
     }
     let mut shadow = Shadow::new(proposal(Kind::Latency), 2);
     let read = late(10 * MILLISECOND);
     assert_eq!(shadow.on(0, &Recorded::Late { read, hedged: false }), Would::Hedge);
+}
+
+/// A reload and an operator's word reach the shadow too; what it learnt stays.
+#[test]
+fn it_follows_new_paths_settings_and_an_operator() {
+    let mut shadow = Shadow::new(proposal(Kind::RoundRobin), 1);
+    shadow.on(SECOND, &Recorded::Paths { paths: 2 });
+    for n in 0..6 {
+        shadow.on(SECOND + n, &Recorded::Failed { path: 1 });
+    }
+    assert_eq!(shadow.tally().hold_outs, 1);
+    shadow.on(2 * SECOND, &Recorded::Forgiven { path: 1 });
+    assert_eq!(shadow.on(2 * SECOND, &Recorded::Failed { path: 1 }), Would::Same);
+    let idle = Candidate {
+        in_flight: 0,
+        in_flight_bytes: 0,
+        weight: 1,
+        expected_ns: MILLISECOND,
+        last_used: 0,
+        share_ppm: 1_000_000,
+    };
+    let candidates = [Candidate { in_flight: 3, ..idle }, idle];
+    let recorded = Recorded::Chosen { len_bytes: LEN, first_read: true, candidates: &candidates, chosen: 0 };
+    assert_eq!(shadow.on(3 * SECOND, &recorded), Would::Same);
+    shadow.set_proposal(proposal(Kind::QueueDepth));
+    let gain = Some(3 * MILLISECOND as i64);
+    assert_eq!(shadow.on(3 * SECOND, &recorded), Would::Choose { instead: 1, estimated_gain_ns: gain });
+    let mut sum = shadow.tally();
+    sum += shadow.tally();
+    assert_eq!((sum.choices, sum.choices_differ, sum.choices_estimated), (4, 2, 2));
+    assert_eq!((sum.estimated_gain_ns, sum.hold_outs), (6 * MILLISECOND as i64, 2));
 }

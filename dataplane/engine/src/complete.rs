@@ -22,6 +22,7 @@ use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Slot, Use};
+use crate::record::DecisionPoint;
 use crate::request::{Kind, Origin, PieceState, Request, RequestState};
 use crate::retain::Settled;
 use crate::slab::Key;
@@ -181,7 +182,9 @@ impl Engine {
         if matches!(command, Command::Read | Command::Write) {
             path.bytes += answered.slot.len;
             path.latency.record(answered.slot.write, answered.slot.len, service);
-            self.answered_well(answered.path, answered.slot.write, answered.slot.len, service);
+            let (path, write, len_bytes) = (answered.path, answered.slot.write, answered.slot.len);
+            self.answered_well(path, write, len_bytes, service);
+            self.note(|_| DecisionPoint::Answered { path, write, len_bytes, service_ns: service });
         }
         if command == Command::Read {
             self.hedges.on_reply(self.now, answered.slot.len, service);

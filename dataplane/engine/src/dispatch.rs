@@ -153,6 +153,7 @@ impl Engine {
         } else {
             self.selector.choose(self.now, len, &self.candidates)
         };
+        self.note_choice(key, chosen);
         let path = self.candidate_paths[chosen];
         self.send_piece(key, path)
     }

@@ -26,6 +26,7 @@
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
 //! | `budget` | what failures cost, and whose they were | |
 //! | `decide` | why: what is kept of each decision | |
+//! | `record` | decision points, for a shadow | |
 //! | `geometry` | what hosts are told | F11, 3.3 |
 //! | `reload` | a changed program, operator's commands | |
 //! | `steering` | what is held against a path | 3.5 |
@@ -53,6 +54,7 @@ use crate::hedge::Hedges;
 use crate::lane::Lane;
 use crate::path::Path;
 use crate::ranges::{Holder, RangeTable};
+use crate::record::Record;
 use crate::replay::Replay;
 use crate::request::{Piece, Request};
 use crate::retain::Retention;
@@ -152,6 +154,8 @@ pub struct Engine {
     /// The last decisions, and which paths they said carry I/O.
     pub(crate) explain: Explain,
     pub(crate) grouping: Grouping,
+    /// Decision points, while somebody asks for them.
+    pub(crate) record: Option<Box<Record>>,
     /// Scratch space, kept to avoid allocation.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) candidate_paths: Vec<usize>,
@@ -215,6 +219,7 @@ impl Engine {
             outage: None,
             explain: Explain::new(0),
             grouping: Grouping::default(),
+            record: None,
             candidates: Vec::new(),
             candidate_paths: Vec::new(),
             good_standing: Vec::new(),

@@ -28,6 +28,7 @@ use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, Unproven, Writers};
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
+use crate::record::DecisionPoint;
 use crate::request::RequestState;
 use crate::slab::Key;
 use crate::{Action, Close, LaneId};
@@ -417,7 +418,10 @@ impl Engine {
         let index = lane.path;
         let good = result.is_ok();
         match sent {
-            Some(sent) if good => self.answered_well(index, false, 0, now - sent),
+            Some(sent) if good => {
+                self.answered_well(index, false, 0, now - sent);
+                self.note(|_| DecisionPoint::Canary { path: index, service_ns: now - sent });
+            }
             // One that is out already is asked so that it tells when it is well.
             _ if !self.paths[index].sick => self.in_trouble(index),
             _ => {}

@@ -40,6 +40,7 @@ use crate::dispatch::{Among, takes_whole};
 use crate::engine::Engine;
 use crate::lane::{Cause, LaneState, Slot, Use};
 use crate::path::Admin;
+use crate::record::DecisionPoint;
 use crate::request::PieceState;
 use crate::slab::Key;
 
@@ -95,7 +96,7 @@ enum Head {
 }
 
 /// The in-flight cap of the widest path: what may be saved up (design 3.5).
-fn burst(program: &DeviceProgram) -> u32 {
+pub(crate) fn burst(program: &DeviceProgram) -> u32 {
     program.paths.iter().map(|path| path.in_flight).max().unwrap_or(1)
 }
 
@@ -277,7 +278,9 @@ impl Engine {
             recovering: (0..self.paths.len()).any(|path| self.is_recovering_path(path)),
             median_ns: self.median_expected(slot.len),
         };
-        match self.hedges.policy.decide(&read) {
+        let answer = self.hedges.policy.decide(&read);
+        self.note(|_| DecisionPoint::Late { read, hedged: answer == Answer::Send });
+        match answer {
             Answer::Send => self.send_second_copy(key, id),
             Answer::AtAge(age) => return Head::StaysUntil(slot.sent_at + age),
             Answer::No(_) => {}
@@ -349,6 +352,7 @@ impl Engine {
     fn send_second_copy(&mut self, key: Key, of: LaneId) {
         let len = self.pieces.get(key).len;
         let chosen = self.selector.choose(self.now, len, &self.candidates);
+        self.note_choice(key, chosen);
         let path = self.candidate_paths[chosen];
         let bytes = buffer_bytes(len);
         self.hedges.open_bytes += bytes;

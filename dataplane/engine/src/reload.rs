@@ -16,6 +16,7 @@ use crate::engine::{Engine, selector_kind};
 use crate::lane::LaneState;
 use crate::lanes::FAIL_GRACE;
 use crate::path::{Admin, Path};
+use crate::record::DecisionPoint;
 
 pub(crate) fn failback_when(failback: Failback) -> When {
     match failback {
@@ -35,6 +36,7 @@ impl Engine {
         self.paths.push(Path::new(program, index, domain, canary));
         self.explain.set_paths(self.paths.len());
         self.slow.set_paths(self.paths.len());
+        self.note(|engine| DecisionPoint::Paths { paths: engine.paths.len() });
     }
 
     pub(crate) fn reload(&mut self, program: DeviceProgram) {
@@ -43,6 +45,7 @@ impl Engine {
         self.hedges.set_program(&program);
         self.identity.declared = program.identity.is_some();
         self.program = program;
+        self.note_settings();
         for path in &mut self.paths {
             path.program_index = None;
             path.canary.set_times(self.program.canary.interval, self.program.canary.idle);

@@ -32,6 +32,7 @@ use program::{MILLISECOND, Nanos, SECOND};
 
 use crate::engine::Engine;
 use crate::path::Admin;
+use crate::record::DecisionPoint;
 
 /// What is held against one path.
 #[derive(Debug, Default)]
@@ -119,6 +120,7 @@ impl Engine {
         let before = steering.limit.holds_out(now, false);
         let until = steering.limit.on_failure(now);
         steering.held = until.is_some();
+        self.note(|_| DecisionPoint::Failed { path: index });
         self.decide_failure(index, until);
         if let Some(until) = until.filter(|_| !before) {
             let text = held_out_text(self.paths[index].steering.limit.failures(now), until - now);
@@ -191,7 +193,9 @@ impl Engine {
             let held = self.held_of(index).map(|held| Held { slow: false, ..held });
             held.map(standing) == Some(Standing::Good) && self.paths[index].probation.is_none()
         }));
-        while let Some(change) = self.slow.poll(self.now, &good) {
+        loop {
+            self.note(|_| DecisionPoint::Compared { in_good_standing: good.clone() });
+            let Some(change) = self.slow.poll(self.now, &good) else { break };
             self.tell_slow(change);
         }
         self.good_standing = good;
@@ -251,6 +255,7 @@ impl Engine {
         self.paths[index].steering.limit.clear();
         self.paths[index].steering.marginal.clear();
         self.slow.clear(index);
+        self.note(|_| DecisionPoint::Forgiven { path: index });
     }
 
     /// Why a path that answers is not in use, or not like the others; for status.

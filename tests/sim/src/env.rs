@@ -90,6 +90,8 @@ pub struct Env {
     pub sabotage: Sabotage,
     /// Everything is told on standard output.
     pub story: bool,
+    /// Decision points an engine keeps at most; 0 = none.
+    pub record_at_most: usize,
 }
 
 impl Env {
@@ -112,6 +114,7 @@ impl Env {
             faulting: true,
             sabotage,
             story: false,
+            record_at_most: 0,
         }
     }
 

@@ -44,6 +44,7 @@
 //! | `oracle` | what every sector may hold (T1-T3) |
 //! | `world`, `run` | a run, and its phases (T7) |
 //! | `coverage` | what was exercised (T6) |
+//! | `record`, `shadow` | decision points, as lines of a file too, and what other settings would have done |
 //! | `sabotage`, `switches` | damage that must be found (T5) |
 
 pub mod conn;
@@ -56,9 +57,11 @@ pub mod op;
 pub mod oracle;
 pub mod plan;
 pub mod queue;
+pub mod record;
 pub mod rng;
 pub mod run;
 pub mod sabotage;
 pub mod server;
+pub mod shadow;
 pub mod switches;
 pub mod world;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The long run, one run told in full, and the table of `docs/simulation.md`.
+//! The long run, one run told in full, shadows, and the table of `docs/simulation.md`.
 
+mod watch;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,9 +12,12 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use engine::Rules;
 use sim::coverage::Coverage;
-use sim::run::{again, run_with, tell};
+use sim::run::{again, record, tell};
 use sim::sabotage::Sabotage;
+use sim::shadow::Proposed;
 use sim::switches::{Detection, SABOTAGES, hunt, reasons};
+use sim::world::Outcome;
+use watch::Watch;
 
 /// Seconds between two lines of progress.
 const PROGRESS_S: u64 = 10;
@@ -44,6 +50,27 @@ struct Options {
     /// Print how long each damage takes to be found, as the table of docs/simulation.md.
     #[arg(long)]
     detections: bool,
+    /// Tell what these settings would have done: selector=NAME,hedge=SHARE, or one of them.
+    #[arg(long, value_name = "SETTINGS", conflicts_with = "detections")]
+    shadow: Option<Proposed>,
+    /// Write all decision points to this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "detections")]
+    record: Option<PathBuf>,
+    /// Decision points that an engine keeps at most.
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    record_at_most: u64,
+    /// With --shadow: run nothing, read the decision points of this file.
+    #[arg(long, value_name = "FILE", requires = "shadow", conflicts_with_all = ["seed", "record", "without"])]
+    replay: Option<PathBuf>,
+}
+
+impl Options {
+    fn run(&self, seed: u64, rules: Rules) -> Outcome {
+        if self.shadow.is_none() && self.record.is_none() {
+            return tell(seed, rules, Sabotage::None, self.story);
+        }
+        record(seed, rules, self.story, self.record_at_most as usize)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,11 +93,37 @@ fn main() -> ExitCode {
     if options.detections {
         return detections(options.seeds);
     }
-    if let Some(seed) = options.seed {
-        return one(seed, rules, options.story);
+    match watched(&options, rules) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sim: {error}");
+            ExitCode::from(2)
+        }
     }
+}
+
+/// Runs what is asked for, with a shadow or a record beside it if that is asked for too.
+fn watched(options: &Options, rules: Rules) -> Result<ExitCode, String> {
+    let mut watch = Watch::new(options.shadow, options.record.as_deref())?;
+    if let Some(file) = &options.replay {
+        watch.replay(file)?;
+        watch.end()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seed) = options.seed {
+        let code = one(options, seed, rules, &mut watch);
+        watch.end()?;
+        return Ok(code);
+    }
+    let watch = Mutex::new(watch);
+    let code = long(options, rules, &watch);
+    watch.into_inner().unwrap_or_else(PoisonError::into_inner).end()?;
+    Ok(code)
+}
+
+fn long(options: &Options, rules: Rules, watch: &Mutex<Watch>) -> ExitCode {
     let start = Instant::now();
-    let total = many(&options, rules, start);
+    let total = many(options, rules, watch, start);
     summary(&total, start);
     let missing = total.coverage.missing();
     // A short run need not meet everything; a long one must (T6).
@@ -81,8 +134,9 @@ fn main() -> ExitCode {
     if total.failures > 0 || incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn one(seed: u64, rules: Rules, story: bool) -> ExitCode {
-    let outcome = tell(seed, rules, Sabotage::None, story);
+fn one(options: &Options, seed: u64, rules: Rules, watch: &mut Watch) -> ExitCode {
+    let outcome = options.run(seed, rules);
+    watch.take(seed, outcome.records);
     println!("seed {seed}: {} requests, trace {:016x}", outcome.requests, outcome.trace);
     match outcome.failure {
         Some(failure) => {
@@ -93,7 +147,7 @@ fn one(seed: u64, rules: Rules, story: bool) -> ExitCode {
     }
 }
 
-fn many(options: &Options, rules: Rules, start: Instant) -> Total {
+fn many(options: &Options, rules: Rules, watch: &Mutex<Watch>, start: Instant) -> Total {
     let next = AtomicU64::new(options.from);
     let stop = AtomicBool::new(false);
     let told = AtomicU64::new(0);
@@ -105,8 +159,9 @@ fn many(options: &Options, rules: Rules, start: Instant) -> Total {
                 return;
             }
             let begun = Instant::now();
-            let outcome = run_with(seed, rules, Sabotage::None);
+            let outcome = options.run(seed, rules);
             let took = begun.elapsed();
+            watch.lock().unwrap_or_else(PoisonError::into_inner).take(seed, outcome.records);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.seeds += 1;
             total.slowest = total.slowest.max((took, seed));

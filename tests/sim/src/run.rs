@@ -29,9 +29,18 @@ pub fn run_with(seed: u64, rules: Rules, sabotage: Sabotage) -> Outcome {
 
 /// The same; with `story` everything is told on standard output.
 pub fn tell(seed: u64, rules: Rules, sabotage: Sabotage, story: bool) -> Outcome {
+    caught(|| World::new(seed, rules, sabotage, story).run())
+}
+
+/// The same; every engine keeps at most so many decision points.
+pub fn record(seed: u64, rules: Rules, story: bool, at_most: usize) -> Outcome {
+    caught(|| World::new(seed, rules, Sabotage::None, story).recording(at_most).run())
+}
+
+fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
     keep_panics();
     CATCHING.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(|| World::new(seed, rules, sabotage, story).run()));
+    let outcome = catch_unwind(AssertUnwindSafe(run));
     CATCHING.set(false);
     outcome.unwrap_or_else(|_| {
         let text = LAST_PANIC.take().unwrap_or_else(|| "no message".into());
@@ -42,6 +51,7 @@ pub fn tell(seed: u64, rules: Rules, sabotage: Sabotage, story: bool) -> Outcome
             trace: 0,
             time: 0,
             gap: 0,
+            records: Vec::new(),
         }
     })
 }

@@ -15,6 +15,7 @@ use crate::env::{Env, Failure};
 use crate::faults::{Faults, Planned};
 use crate::plan::Plan;
 use crate::queue::Happening;
+use crate::record::Points;
 use crate::sabotage::Sabotage;
 
 /// After healing, every request ends within this and the hold.
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub time: Nanos,
     /// The longest a host waited for any answer.
     pub gap: Nanos,
+    /// By device: the decision points, if they were recorded.
+    pub records: Vec<Points>,
 }
 
 /// See the module header.
@@ -83,6 +86,16 @@ impl World {
         Self { env, devices, faults: Faults::default(), planned }
     }
 
+    /// Every device records its decision points, so many at most; before anything has happened.
+    #[must_use]
+    pub fn recording(mut self, at_most: usize) -> Self {
+        self.env.record_at_most = at_most;
+        for device in &mut self.devices {
+            device.engine.record_decisions(at_most);
+        }
+        self
+    }
+
     /// Runs all phases.
     pub fn run(mut self) -> Outcome {
         let start = self.env.now;
@@ -97,6 +110,7 @@ impl World {
         if self.env.failure.is_none() {
             self.finish();
         }
+        let records = self.devices.iter_mut().map(Device::take_record).collect();
         Outcome {
             failure: self.env.failure,
             coverage: self.env.coverage,
@@ -104,6 +118,7 @@ impl World {
             trace: self.env.trace.value(),
             time: self.env.now - start,
             gap,
+            records,
         }
     }
 

@@ -10,6 +10,7 @@ mod hedging;
 mod liveness;
 mod partial;
 mod portals;
+mod recording;
 mod retention;
 mod rig;
 mod script;

@@ -30,6 +30,7 @@ use crate::op::{Answered, Buffer, Buffers, Op, Ops};
 use crate::oracle::Oracle;
 use crate::plan::DevicePlan;
 use crate::queue::{ConnIndex, DeviceIndex, Happening};
+use crate::record::Points;
 
 pub use hosts::{Request, Session};
 
@@ -140,6 +141,8 @@ pub struct Device {
     rules: Rules,
     /// What the engine last reported for the identity record.
     samples: Vec<(u64, u128)>,
+    /// Decision points of processes that are gone.
+    record: Points,
 }
 
 impl Device {
@@ -182,6 +185,7 @@ impl Device {
             process: 0,
             rules,
             samples: Vec::new(),
+            record: Points::new(),
             plan: plan.clone(),
         };
         device.settle(env);
@@ -198,6 +202,13 @@ impl Device {
     /// Ghosts end with `quiesce`: that is what `unproven = "assume"` assumes.
     pub fn is_bounded(&self) -> bool {
         self.plan.program.unproven == Unproven::Assume
+    }
+
+    /// What its engines have recorded since this was last asked.
+    pub fn take_record(&mut self) -> Points {
+        let mut record = std::mem::take(&mut self.record);
+        record.extend(std::iter::from_fn(|| self.engine.next_recorded()));
+        record
     }
 
     /// One happening of this device.

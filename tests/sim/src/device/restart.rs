@@ -47,7 +47,9 @@ impl Device {
             ..self.program.clone()
         };
         let seed = env.rng.draw();
+        self.record = self.take_record();
         self.engine = Engine::with_rules(&program, seed, env.now, self.rules);
+        self.engine.record_decisions(env.record_at_most);
         self.program = program;
         self.timer = None;
         for path in &mut self.paths {
