@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use engine::{Event, GateOffer, Offer};
+use engine::{Event, GateOffer, Offer, SessionId};
 use nbd::Command::{Flush, Write};
 use nbd::Errno;
-use program::{DeviceProgram, SECOND, Unproven};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, SECOND, Unproven};
 
-use crate::script::{Script, device, offer};
+use crate::script::{Script, Sent, device, offer};
 
 /// More than are written again at once.
 const WRITES: u64 = 40;
@@ -147,6 +147,86 @@ fn after_a_crash_a_cache_that_stays_away_is_not_waited_for_for_ever() {
     s.request(Flush, 0, 0);
     let sent: Vec<_> = s.sent.iter().filter(|sent| sent.command == Flush).collect();
     assert!(sent.iter().any(|sent| sent.path == 1), "it is back, and asked");
+}
+
+/// Path 1 answers nothing until that is noticed; returns a canary that it owes.
+fn falls_silent(s: &mut Script) -> Sent {
+    while s.state(1) != "down" {
+        s.wait_alive(100 * MILLISECOND, |sent| sent.path == 0);
+        assert!(s.now < 120 * SECOND, "it is noticed");
+    }
+    let owed = s.sent.iter().copied().find(|sent| sent.path == 1).expect("it was asked");
+    s.sent.clear();
+    owed
+}
+
+/// W10, F2: however long ago our crash was, a cache that was there since is waited for while its link is only silent;
+/// when that is gone for `quiesce` it is told and FLUSH goes on, and when it is back FLUSH waits for it again.
+#[test]
+fn after_a_crash_a_cache_whose_link_is_silent_is_waited_for() {
+    let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    s.wait_alive(6 * SECOND, |_| true);
+    falls_silent(&mut s);
+    let flush = s.request(Flush, 0, 0);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    assert_eq!((sent.command, sent.path), (Flush, 0));
+    assert_eq!((s.result(flush), s.nothing_sent()), (None, true), "F2: the other cache is inherited as well");
+    s.reset(1);
+    s.wait_alive(4 * SECOND, |_| true);
+    assert_eq!((s.result(flush), s.events.contains(&"cache_unproven")), (None, false));
+    s.wait_alive(2 * SECOND, |_| true);
+    assert!(s.events.contains(&"cache_unproven"));
+    let at = s.sent.iter().position(|sent| sent.command == Flush).expect("F10: asked somewhere");
+    let sent = s.sent.remove(at).expect("just found");
+    s.answer(sent, Ok(()));
+    assert_eq!((sent.path, s.result(flush)), (0, Some(Ok(()))));
+
+    s.open_path(1, offer());
+    let canary = falls_silent(&mut s);
+    let flush = s.request(Flush, 0, 0);
+    assert_eq!((s.result(flush), s.nothing_sent()), (None, true), "it was back");
+    s.answer(canary, Ok(()));
+    let sent = s.take();
+    assert_eq!((sent.command, sent.path), (Flush, 1));
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(flush), Some(Ok(())));
+}
+
+/// F9: nothing is retained of what the process before left in a cache, so if the first FLUSH of it fails that is a
+/// loss, told once, of which also sessions hear that are opened later, until an operator clears it.
+#[test]
+fn an_inherited_cache_that_fails_its_flush_is_a_loss() {
+    let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    s.request(Flush, 0, 0);
+    for sent in std::mem::take(&mut s.sent) {
+        s.answer(sent, Err(Errno::Io));
+    }
+    assert_a_loss_until_cleared(&mut s);
+}
+
+/// F6, F9: the same if a gate comes back with another cache before any FLUSH has asked the one that is inherited.
+#[test]
+fn an_inherited_cache_that_is_another_one_now_is_a_loss() {
+    let mut s = Script::new(&DeviceProgram { unclean: true, ..device(1) });
+    s.open_all(&gate(1, 5));
+    s.reset(0);
+    s.wait(SECOND);
+    s.open_path(0, gate(2, 6));
+    assert_a_loss_until_cleared(&mut s);
+}
+
+fn assert_a_loss_until_cleared(s: &mut Script) {
+    s.event(Event::SessionOpened(SessionId(2)));
+    for _ in 0..2 {
+        let flush = s.request_of(SessionId(2), Flush, 0, 0);
+        assert_eq!(s.result(flush), Some(Err(Errno::Io)));
+    }
+    assert_eq!(s.events.iter().filter(|&&name| name == "writes_lost").count(), 1);
+    s.event(Event::Device(DeviceCommand::ClearLoss));
+    let flush = s.request_of(SessionId(2), Flush, 0, 0);
+    answer_all(s);
+    assert_eq!(s.result(flush), Some(Ok(())));
 }
 
 /// F4: a FLUSH whose lane is lost where nothing is dirty does not wait for that path.

@@ -4,10 +4,10 @@
 
 use engine::{Close, Event, GateOffer, LaneFault, LaneId, Offer, SendData, TcpSample};
 use nbd::Command::{Flush, Read, Write};
-use nbd::Errno;
+use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
 use program::{DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
 
-use crate::script::{Script, Sent, device, offer};
+use crate::script::{Script, Sent, device, offer, without};
 
 fn gate(nonce: u128, killed: bool) -> Offer {
     let gate = GateOffer { volume: 7, nonce, cache_generation: 5, epoch: 1, killed };
@@ -208,6 +208,63 @@ fn a_ghost_that_lands_is_repaired() {
     }
     assert_eq!(s.result(read), Some(Ok(())));
     assert_eq!((s.engine.status(s.now).ghosts, s.engine.retained_bytes()), (0, 0));
+}
+
+/// A ghost at 0 and a write of two pieces, the first over it, that are sent and not answered. Returns both.
+fn under_way(offer: Offer, flags: CommandFlags) -> (Script, Sent, u64) {
+    let mut s = Script::new(&short_hold());
+    s.open_all(&Offer { max_payload_bytes: 4096, ..offer });
+    let stuck = stalled(&mut s);
+    let b = s.request_with(Write, flags, 0, 8192);
+    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
+    s.sent.retain(|sent| sent.path != stuck.path && sent.data != SendData::Digest);
+    assert_eq!(s.engine.status(s.now).ghosts, 1);
+    (s, stuck, b)
+}
+
+/// W13: a write that was sent before the late reply of a ghost under it, and is answered after, may have been
+/// overwritten: it is sent again before its host is answered, and a part of it that was answered before, too.
+#[test]
+fn a_write_under_way_while_a_ghost_lands_is_sent_again() {
+    for early in [false, true] {
+        let (mut s, stuck, b) = under_way(offer(), CommandFlags::empty());
+        let (over, beside) = (s.take(), s.take());
+        assert_eq!((over.offset, beside.offset), (0, 4096));
+        if early {
+            s.answer(over, Ok(()));
+        }
+        s.answer(stuck, Ok(()));
+        if !early {
+            s.answer(over, Ok(()));
+        }
+        let again = write_sent(&s).expect("W13: it may have been executed before the ghost");
+        assert_eq!((again.offset, again.data), (over.offset, over.data));
+        s.answer(beside, Ok(()));
+        assert_eq!(s.result(b), None);
+        s.answer(again, Ok(()));
+        assert_eq!(s.result(b), Some(Ok(())));
+    }
+}
+
+/// W13, F3: where FUA is emulated the ghost may come between a write and its FLUSH; that write is sent again, too.
+#[test]
+fn a_ghost_between_a_write_and_its_flush_has_both_sent_again() {
+    let (mut s, stuck, b) = under_way(without(Flags::SEND_FUA), CommandFlags::FUA);
+    let (over, beside) = (s.take(), s.take());
+    s.answer(over, Ok(()));
+    s.answer(beside, Ok(()));
+    let (flush, other) = (s.take(), s.take());
+    assert_eq!((flush.command, other.command), (Flush, Flush));
+    s.answer(stuck, Ok(()));
+    s.answer(flush, Ok(()));
+    s.answer(other, Ok(()));
+    assert_eq!(s.result(b), None);
+    let again = write_sent(&s).expect("W13: that FLUSH may have covered the ghost's bytes");
+    assert_eq!((again.offset, again.data), (over.offset, over.data));
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(b), Some(Ok(())));
 }
 
 /// W13, W14: a late error means that it was never executed; nothing is to be repaired.

@@ -18,10 +18,10 @@ mod stalls;
 mod steering;
 mod unanswered;
 
-use engine::{Close, Event, Offer, SendData, SessionId};
+use engine::{Action, Close, Event, HostRequest, Offer, RequestTag, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{AccessPolicy, DeviceProgram, MILLISECOND, NoPath, PathCommand, SECOND, Writers};
+use program::{AccessPolicy, DeviceProgram, MILLISECOND, NoPath, PathCommand, ReportKind, SECOND, Writers};
 use script::{MIB, SIZE, Script, Sent, device, offer, without};
 
 fn on_path(script: &Script, path: usize) -> Vec<Sent> {
@@ -628,6 +628,30 @@ fn the_first_path_up_is_checked_against_the_record() {
         s.answer_digest(read, digest, false);
         assert_eq!(s.state(1), state);
     }
+}
+
+/// 3.8: a block that is about to be written is out of the record before the write is sent, or a crash of ours between
+/// the two would leave a record that turns the storage away.
+#[test]
+fn a_block_leaves_the_record_before_it_is_written() {
+    let mut s = Script::new(&DeviceProgram { identity: None, ..device(1) });
+    s.open_path(0, offer());
+    s.wait(SECOND);
+    let sample = s.take();
+    assert_eq!(sample.data, SendData::Digest);
+    s.answer_digest(sample, 77, false);
+    let (tag, payload) = (RequestTag(1), Some(s.buffer()));
+    let (session, flags) = (SessionId(1), CommandFlags::empty());
+    let write =
+        HostRequest { tag, session, command: Write, flags, offset: sample.offset + 512, len: 512, payload };
+    s.engine.handle(s.now, Event::Request(write));
+    let actions: Vec<Action> = std::iter::from_fn(|| s.engine.next_action()).collect();
+    let told = actions.iter().position(|action| match action {
+        Action::Report(ReportKind::Samples(known)) => known.iter().all(|(at, _)| *at != sample.offset),
+        _ => false,
+    });
+    let sent = actions.iter().position(|action| matches!(action, Action::Send { command: Write, .. }));
+    assert!(told.is_some() && sent.is_some() && told < sent, "{actions:?}");
 }
 
 /// 3.3, F11: what cannot stand behind the device is refused, with the reason.

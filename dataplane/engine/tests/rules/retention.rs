@@ -298,7 +298,9 @@ fn a_cheap_flush_is_asked_for_earlier() {
     assert_eq!(kept, 32, "the last one with anything to do was not cheap");
     s.wait(10 * MILLISECOND);
     s.answer(flush, Ok(()));
-    (0..4).for_each(|n| drop(acknowledged(&mut s, n * MIB, MIB)));
+    for n in 0..4 {
+        acknowledged(&mut s, n * MIB, MIB);
+    }
     asked(&mut s);
     let (kept, _) = until_own_flush(&mut s);
     assert_eq!(kept, 1, "a host's tells as much");

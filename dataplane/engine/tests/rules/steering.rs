@@ -190,6 +190,27 @@ fn complaint_9_a_path_that_is_held_back_is_asked_for_its_opinion() {
     assert_eq!(s.result(read), Some(Ok(())));
 }
 
+/// W7: an EIO from before a time without any path is not believed when one is back; that path is asked again.
+#[test]
+fn an_eio_from_before_a_time_without_paths_is_asked_again() {
+    let mut s = Script::up(&device(2));
+    s.reset(1);
+    let read = s.request(Read, 0, 4096);
+    while let Some(sent) = s.sent.pop_front() {
+        assert_eq!((sent.path, sent.data), (0, SendData::Land));
+        s.answer(sent, Err(Errno::Io));
+    }
+    assert_eq!(s.result(read), None, "another path may do better");
+    s.reset(0);
+    s.wait(2 * policies::limits::SECOND_OPINION);
+    s.open_path(0, crate::script::offer());
+    s.wait(0);
+    assert_eq!(s.result(read), None);
+    let sent = s.sent.iter().copied().find(|sent| sent.data == SendData::Land).expect("asked again");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+}
+
 fn slow_pair(access: AccessPolicy, selector: SelectorKind) -> DeviceProgram {
     DeviceProgram { access, selector, ..device(2) }
 }

@@ -4,8 +4,9 @@
 //!
 //! Tests named `complaint_` answer complaints of users of comparable systems: `docs/complaints.md`.
 
-use engine::{Event, GateOffer, Offer, SendData, TcpSample};
+use engine::{Event, GateOffer, LaneFault, Offer, SendData, TcpSample};
 use nbd::Command::{Read, Write};
+use nbd::Errno;
 use program::{AccessPolicy, DeviceProgram, MILLISECOND, SECOND};
 
 use crate::script::{Script, Sent, device, offer};
@@ -124,6 +125,27 @@ fn a_closed_window_seen_twice_steers_away() {
     assert_eq!(s.state(0), "up", "there is nowhere to go");
 }
 
+/// W16: a window that is closed in two samples, and has taken bytes between them, is a slow reader's: no suspicion.
+#[test]
+fn a_window_that_opens_between_two_samples_is_no_fault() {
+    let mut s = Script::up(&device(2));
+    s.request(Write, 0, 64 << 10);
+    let Sent { lane, path, .. } = s.take();
+    let sample = |s: &mut Script, left| {
+        let sample =
+            TcpSample { notsent_bytes: left, outq_bytes: left, rto_us: 204_000, ..TcpSample::default() };
+        s.wait(50 * MILLISECOND);
+        s.event(Event::Tcp { lane, sample });
+    };
+    s.wait(100 * MILLISECOND);
+    for left in [60_000, 50_000, 40_000, 30_000] {
+        sample(&mut s, left);
+        assert_eq!(s.state(path), "up", "{}", s.reason(path));
+    }
+    sample(&mut s, 30_000);
+    assert_eq!(s.state(path), "down", "it takes nothing any more");
+}
+
 /// Packets dropped by a firewall: within 0.2 to 1 s, whatever the requests' deadlines are.
 #[test]
 fn complaint_4_a_silent_link_moves_reads_within_half_a_second() {
@@ -165,4 +187,40 @@ fn a_stuck_write_on_the_last_path_makes_no_flapping() {
     serve(&mut s, 60 * SECOND, |sent| sent.cookie == stuck.cookie);
     assert!(s.changes.is_empty(), "{:?}", s.changes);
     s.answer(stuck, Ok(()));
+}
+
+/// W15: a write that came back to the last path, where its first copy is on a connection that is being drained, waits
+/// for that copy; the other connection gets it when the first has ended.
+#[test]
+fn the_last_path_gets_no_second_copy_while_the_first_is_drained() {
+    let mut program = device(2);
+    program.paths[0].lanes = 2;
+    let mut s = Script::up(&program);
+    let write = s.request(Write, 1 << 20, 4096);
+    let first = s.take();
+    assert_eq!(first.path, 0);
+    let read = loop {
+        s.request(Read, s.requested() as u64 * 4096, 4096);
+        let sent = s.take();
+        if sent.lane == first.lane {
+            break sent;
+        }
+    };
+    // Both connections of path 0 are silent, so the write goes to path 1, which is lost.
+    let came = |s: &Script| s.sent.iter().any(|sent| sent.command == Write && sent.path == 1);
+    while !came(&s) {
+        s.wait_alive(100 * MILLISECOND, |sent| sent.path == 1);
+        assert!(s.now < 60 * SECOND, "it is late");
+    }
+    s.reset(1);
+    let sent = |s: &Script| s.sent.iter().copied().find(|sent| sent.command == Write);
+    assert_eq!(sent(&s), None, "it is on path 0 already");
+    s.answer(read, Err(Errno::Shutdown));
+    s.wait(10 * MILLISECOND);
+    assert_eq!(sent(&s), None, "and may be answered there");
+    s.down(first.lane, LaneFault::Closed);
+    let again = sent(&s).expect("nothing is left to wait for");
+    assert!(again.path == 0 && again.lane != first.lane && again.data == first.data);
+    s.answer(again, Ok(()));
+    assert_eq!(s.result(write), Some(Ok(())));
 }
