@@ -259,7 +259,7 @@ fn a_ghost_between_a_write_and_its_flush_has_both_sent_again() {
     s.answer(flush, Ok(()));
     s.answer(other, Ok(()));
     assert_eq!(s.result(b), None);
-    let again = write_sent(&s).expect("W13: that FLUSH may be one of the ghost's bytes");
+    let again = write_sent(&s).expect("W13: that FLUSH may have covered the ghost's bytes");
     assert_eq!((again.offset, again.data), (over.offset, over.data));
     while let Some(sent) = s.sent.pop_front() {
         s.answer(sent, Ok(()));
