@@ -14,6 +14,7 @@ pub mod machine;
 pub mod peers;
 mod place;
 pub mod scale;
+mod silence;
 pub mod stall;
 pub mod stats;
 pub mod units;
