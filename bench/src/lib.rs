@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod degrade;
 pub mod failover;
 pub mod load;
 pub mod machine;

@@ -7,8 +7,14 @@
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
 
 use crate::peers::{PeerError, search_path};
+
+/// Whether this user may make a link silent.
+pub(crate) fn is_allowed() -> bool {
+    geteuid().is_root()
+}
 
 /// Moves the calling thread, and what it starts from now on, to a network namespace of its own.
 ///
