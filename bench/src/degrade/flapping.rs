@@ -82,6 +82,7 @@ fn one_run(bench: &mut Bench<'_>, round: u32) -> Result<(), PeerError> {
         one_host(rig, from + length).map(|report| bench.take(sample.with(&report, from, length)))
     };
     take(&flapping, SETTLING, 0, Duration::ZERO, settle)?;
+    flapping.check_all_used()?;
     let pairs = (counted.as_secs_f64() / (2.0 * slice.as_secs_f64())).round() as u32;
     for pair in 0..pairs {
         let mut turns = [(&flapping, FLAPPING), (&out, OUT)];

@@ -58,11 +58,11 @@ impl Rig {
         self.node.uri(DEVICE)
     }
 
-    /// Fails unless all paths have carried requests: a fault on an unused path would prove nothing.
+    /// Fails unless all paths have carried requests: what befalls an unused path would prove nothing.
     pub(super) fn check_all_used(&self) -> Result<(), PeerError> {
         for path in self.node.paths()? {
             if path.reads + path.writes == 0 {
-                return Err(PeerError::new(format!("path {} carried nothing before the fault", path.name)));
+                return Err(PeerError::new(format!("path {} carried nothing", path.name)));
             }
         }
         Ok(())
