@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod degrade;
 pub mod failover;
 pub mod load;
 pub mod machine;
 pub mod peers;
 mod place;
 pub mod scale;
+mod silence;
 pub mod stall;
 pub mod stats;
 pub mod units;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bench::compare::{self, CompareOptions, Sample};
+use bench::degrade::{self, DegradeOptions};
 use bench::failover::{self, FailoverOptions};
 use bench::load::{self, Control, LoadOptions};
 use bench::scale::{self, ScaleOptions};
@@ -36,6 +37,8 @@ enum Command {
     Failover(FailoverArguments),
     /// Measure what a failing path adds to the longest gap that a host sees, against the promised limits
     Stall(StallArguments),
+    /// Measure what a dying, slow or flapping path costs the other
+    Degrade(DegradeArguments),
     /// Measure the cost of idle connections and of many devices
     Scale(ScaleArguments),
 }
@@ -80,6 +83,18 @@ struct StallArguments {
 }
 
 #[derive(Args)]
+struct DegradeArguments {
+    #[command(flatten)]
+    options: DegradeOptions,
+    /// Write all samples and the summary as JSON
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Fail when a goal of the project is missed
+    #[arg(long)]
+    require_goals: bool,
+}
+
+#[derive(Args)]
 struct ScaleArguments {
     #[command(flatten)]
     options: ScaleOptions,
@@ -98,6 +113,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare(&arguments),
         Command::Failover(arguments) => failover(&arguments),
         Command::Stall(arguments) => stall(&arguments),
+        Command::Degrade(arguments) => degrade(&arguments),
         Command::Scale(arguments) => scale(&arguments),
     };
     match done {
@@ -158,6 +174,18 @@ fn stall(arguments: &StallArguments) -> Done {
     println!("{}", outcome.markdown());
     write_json(arguments.out.as_ref(), &outcome)?;
     Ok(outcome.is_clean())
+}
+
+fn degrade(arguments: &DegradeArguments) -> Done {
+    let mut tell = |sample: &degrade::Sample| {
+        let degrade::Sample { round, part, target, command, depth, errors, .. } = sample;
+        let rate = sample.rate();
+        eprintln!("round {round} {part} {target} {command} at {depth}: {rate:.0} IOPS, {errors} errors");
+    };
+    let outcome = degrade::run(&arguments.options, &mut tell)?;
+    println!("{}", outcome.markdown());
+    write_json(arguments.out.as_ref(), &outcome)?;
+    Ok(outcome.is_clean() && (outcome.is_met() || !arguments.require_goals))
 }
 
 fn scale(arguments: &ScaleArguments) -> Done {

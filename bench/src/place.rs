@@ -7,6 +7,9 @@ use crate::compare::rig::fill;
 use crate::machine::Machine;
 use crate::peers::{self, PeerError};
 
+/// Where files are memory.
+const MEMORY: &str = "/dev/shm";
+
 /// See the module header. Its directory ends with it, unless it is to be kept.
 pub(crate) struct Place {
     dir: PathBuf,
@@ -31,14 +34,47 @@ impl Place {
         holdfast: Option<&Path>,
         size_bytes: u64,
     ) -> Result<Self, PeerError> {
-        let temporary =
-            tempfile::tempdir().map_err(|e| PeerError::new(format!("no temporary directory: {e}")))?;
+        Self::with_image_in(&std::env::temp_dir(), keep, holdfast, size_bytes)
+    }
+
+    /// As [`new`](Self::new), with the image in memory: no disk makes good and bad moments.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), or there is no such place.
+    pub(crate) fn in_memory(
+        keep: Option<&Path>,
+        holdfast: Option<&Path>,
+        size_bytes: u64,
+    ) -> Result<Self, PeerError> {
+        Self::with_image_in(Path::new(MEMORY), keep, holdfast, size_bytes)
+    }
+
+    fn with_image_in(
+        parent: &Path,
+        keep: Option<&Path>,
+        holdfast: Option<&Path>,
+        size_bytes: u64,
+    ) -> Result<Self, PeerError> {
+        let temporary = tempfile::tempdir_in(parent)
+            .map_err(|e| PeerError::new(format!("no temporary directory in {}: {e}", parent.display())))?;
         let dir = keep.unwrap_or(temporary.path()).to_owned();
         std::fs::create_dir_all(&dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
         let binary = peers::binary(holdfast)?;
         let machine = Machine::here(Some(&binary));
         let image = make_image(temporary.path(), size_bytes)?;
         Ok(Self { dir, binary, machine, image, _temporary: temporary })
+    }
+
+    /// A second image with the same content, which ends with the place.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    pub(crate) fn copy_image(&self) -> Result<PathBuf, PeerError> {
+        let copy = self.image.with_file_name("copy");
+        std::fs::copy(&self.image, &copy).map_err(|e| PeerError::new(format!("{}: {e}", copy.display())))?;
+        Ok(copy)
     }
 
     /// A directory of its own for one run.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench::compare::{self, Client, CompareOptions, Storage, Target};
+use bench::degrade::{self, DegradeOptions, Medium};
 use bench::failover::{self, FailoverOptions, Fault};
 use bench::scale::{self, ScaleOptions};
 use bench::stall::{self, Kind, StallOptions};
@@ -83,6 +84,35 @@ fn stalls_are_measured() {
     let rows = outcome.rows.iter().map(|row| format!("{} {}", row.kind, row.command));
     let expected = ["reset read", "kill read", "stop read", "reset write", "kill write", "stop write"];
     assert_eq!(rows.collect::<Vec<String>>(), expected);
+}
+
+/// Silence is left to the command here too.
+#[test]
+fn degradation_is_measured() {
+    let options = DegradeOptions {
+        runs: 1,
+        flapping_runs: 1,
+        kinds: vec![degrade::Kind::Reset, degrade::Kind::Kill, degrade::Kind::Slow, degrade::Kind::Flapping],
+        seconds: Duration::from_millis(200),
+        warmup: Duration::from_millis(300),
+        flapping_for: Duration::from_secs(5),
+        delay_ms: 1,
+        storage: Medium::File,
+        size_bytes: 64 << 20,
+        holdfast: Some(binary()),
+        keep: None,
+    };
+    let outcome = degrade::run(&options, &mut |_| {}).expect("everything runs");
+    assert!(outcome.is_clean(), "{:?}", outcome.samples);
+    let rows = outcome.dying.iter().map(|row| format!("{} {}", row.kind, row.command));
+    assert_eq!(rows.collect::<Vec<String>>(), ["reset read", "kill read", "reset write", "kill write"]);
+    assert_eq!(outcome.slow.iter().map(|row| row.depth).collect::<Vec<u32>>(), [1, 32]);
+    assert_eq!(outcome.flapping.as_ref().map(|row| (row.runs, row.pairs)), Some((1, 1)));
+    assert_eq!(outcome.goals.len(), 14);
+    let markdown = outcome.markdown();
+    for word in ["| reset | read |", "slow path", "flapping path", "host errors = 0"] {
+        assert!(markdown.contains(word), "{word} is missing: {markdown}");
+    }
 }
 
 #[test]

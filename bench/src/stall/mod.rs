@@ -24,6 +24,7 @@ use crate::load::{self, Control, LoadOptions, Pattern};
 use crate::machine::Machine;
 use crate::peers::PeerError;
 use crate::place::Place;
+use crate::silence;
 use crate::stats::quantile;
 use crate::units::parse_bytes;
 use rig::Rig;
@@ -130,7 +131,7 @@ pub fn run(options: &StallOptions, progress: &mut dyn FnMut(&Run)) -> Result<Out
     let place = Place::new(options.keep.as_deref(), options.holdfast.as_deref(), options.size_bytes)?;
     let cases = case::cases(&options.kinds);
     if cases.iter().any(|case| case.kind.is_silence()) {
-        rig::enter_namespace()?;
+        silence::enter_namespace()?;
     }
     let mut runs = Vec::new();
     for round in 0..options.runs {

@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two paths to one file, Holdfast above them, and the fault on the first.
-//!
-//! Silence is made by dropping the packets of one port. For that this program, and all that it starts, moves to a network
-//! namespace of its own, which has nothing but a loopback interface: no rule touches the machine's network.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::Kind;
 use crate::failover::relay::Relay;
-use crate::peers::{self, Device, Holdfast, Listener, PeerError, Process, search_path};
+use crate::peers::{self, Device, Holdfast, Listener, PeerError, Process};
+use crate::silence::Silence;
 
 const DEVICE: &str = "vol0";
-
-/// Moves the calling thread, and what it starts from now on, to a network namespace of its own.
-pub(super) fn enter_namespace() -> Result<(), PeerError> {
-    let hint = "silence needs root; leave it out with --kinds";
-    unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(|e| PeerError::new(format!("no network namespace: {e}; {hint}")))?;
-    tool("ip", "link set lo up")
-}
 
 /// Storage with two addresses.
 struct Storage {
@@ -36,7 +24,7 @@ pub(super) struct Rig {
     node: Holdfast,
     relay: Option<Relay>,
     storage: Storage,
-    silent: bool,
+    silence: Option<Silence>,
 }
 
 impl Rig {
@@ -56,7 +44,7 @@ impl Rig {
         let device = Device { name: DEVICE.to_owned(), keys, paths };
         let mut node = Holdfast::start("holdfast", dir, binary, &[device])?;
         node.await_all_up()?;
-        Ok(Self { node, relay, storage, silent: false })
+        Ok(Self { node, relay, storage, silence: None })
     }
 
     /// Where the host connects.
@@ -87,7 +75,10 @@ impl Rig {
                 Some(ends) if ends > 0 => Ok(()),
                 _ => Err(PeerError::new("there was no connection to reset".to_owned())),
             },
-            Kind::Silence | Kind::SilenceUnhedged | Kind::SilenceGate => self.silence(),
+            Kind::Silence | Kind::SilenceUnhedged | Kind::SilenceGate => {
+                self.silence = Some(Silence::of(self.storage.ports[0])?);
+                Ok(())
+            }
         }
     }
 
@@ -95,29 +86,7 @@ impl Rig {
     pub(super) fn heal(&mut self, kind: Kind) -> Result<(), PeerError> {
         match kind {
             Kind::Stop => self.storage.servers[0].signal(Signal::SIGCONT),
-            _ if std::mem::take(&mut self.silent) => tool("nft", "delete table inet stall"),
-            _ => Ok(()),
-        }
-    }
-
-    fn silence(&mut self) -> Result<(), PeerError> {
-        let port = self.storage.ports[0];
-        self.silent = true;
-        // All or nothing, in one transaction.
-        tool(
-            "nft",
-            &format!(
-                "table inet stall {{ chain in {{ type filter hook input priority 0; tcp dport {port} drop; tcp sport {port} drop; }}; }}"
-            ),
-        )
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        if self.silent {
-            // What is left of the run ends with its processes; the next one has another port.
-            let _ = tool("nft", "delete table inet stall");
+            _ => self.silence.take().map_or(Ok(()), Silence::end),
         }
     }
 }
@@ -145,16 +114,4 @@ fn gate(dir: &Path, image: &Path, binary: &Path) -> Result<Storage, PeerError> {
         server.await_listening(port)?;
     }
     Ok(Storage { servers: vec![server], ports, export: DEVICE })
-}
-
-/// Runs a tool with words separated by blanks; it must succeed.
-fn tool(program: &str, words: &str) -> Result<(), PeerError> {
-    let mut command = Command::new(program);
-    command.args(words.split_whitespace()).env("PATH", search_path()).stdin(Stdio::null());
-    let output = command.output().map_err(|e| PeerError::new(format!("{program}: {e}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    Err(PeerError::new(format!("{program} {words}: {}", errors.trim())))
 }
