@@ -194,15 +194,18 @@ impl Engine {
     }
 
     /// A decision point; worked out only while a record is kept.
+    #[inline]
     pub(crate) fn note(&mut self, point: impl FnOnce(&Self) -> DecisionPoint) {
         if self.record.is_some() {
-            let point = point(self);
             self.keep(point);
         }
     }
 
+    /// Apart, so that nothing but the branch is on the way of a request.
     #[cold]
-    fn keep(&mut self, point: DecisionPoint) {
+    #[inline(never)]
+    fn keep(&mut self, point: impl FnOnce(&Self) -> DecisionPoint) {
+        let point = point(self);
         if let Some(record) = &mut self.record {
             record.keep(self.now, point);
         }
