@@ -44,6 +44,7 @@
 //! | `oracle` | what every sector may hold (T1-T3) |
 //! | `world`, `run` | a run, and its phases (T7) |
 //! | `coverage` | what was exercised (T6) |
+//! | `seen` | what was answered over time, for scenarios |
 //! | `sabotage`, `switches` | damage that must be found (T5) |
 
 pub mod conn;
@@ -59,6 +60,7 @@ pub mod queue;
 pub mod rng;
 pub mod run;
 pub mod sabotage;
+pub mod seen;
 pub mod server;
 pub mod switches;
 pub mod world;

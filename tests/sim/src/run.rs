@@ -42,6 +42,7 @@ pub fn tell(seed: u64, rules: Rules, sabotage: Sabotage, story: bool) -> Outcome
             trace: 0,
             time: 0,
             gap: 0,
+            seen: Vec::new(),
         }
     })
 }

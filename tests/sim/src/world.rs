@@ -16,6 +16,7 @@ use crate::faults::{Faults, Planned};
 use crate::plan::Plan;
 use crate::queue::Happening;
 use crate::sabotage::Sabotage;
+use crate::seen::Seen;
 
 /// After healing, every request ends within this and the hold.
 const IDLE_WITHIN: Nanos = 120 * SECOND;
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub time: Nanos,
     /// The longest a host waited for any answer.
     pub gap: Nanos,
+    /// What each device did while hosts asked.
+    pub seen: Vec<Seen>,
 }
 
 /// See the module header.
@@ -93,6 +96,7 @@ impl World {
         while goes_on(&self.env) && self.env.failure.is_none() {
             self.step();
         }
+        let seen = self.devices.iter().map(|device| device.seen.clone()).collect();
         let gap = self.devices.iter().map(|device| device.gap.longest).max().unwrap_or(0);
         if self.env.failure.is_none() {
             self.finish();
@@ -104,6 +108,7 @@ impl World {
             trace: self.env.trace.value(),
             time: self.env.now - start,
             gap,
+            seen,
         }
     }
 
