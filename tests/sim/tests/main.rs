@@ -6,3 +6,4 @@ mod coverage;
 mod damage;
 mod limits;
 mod seeds;
+mod steering;
