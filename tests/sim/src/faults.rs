@@ -191,7 +191,11 @@ impl Faults {
             FaultClass::FlushEio => env.servers[server].flush_eio = true,
             FaultClass::Leaving => env.servers[server].leaving = true,
             FaultClass::NoSpace => env.servers[server].no_space = true,
-            FaultClass::Slow => env.servers[server].slow = env.rng.spread(50 * MILLISECOND, 6 * SECOND),
+            FaultClass::Slow => {
+                let fixed = env.plan.faults.slow;
+                let slow = fixed.unwrap_or_else(|| env.rng.spread(50 * MILLISECOND, 6 * SECOND));
+                env.servers[server].slow = slow;
+            }
             FaultClass::Hang => env.servers[server].hang = true,
             FaultClass::OtherData => {
                 if !self.can_compare(env, devices, link) {
@@ -279,6 +283,7 @@ fn kill(env: &mut Env, devices: &mut [Device], server: usize) -> bool {
     let met = met.fold(false, |met, one| met | one);
     env.servers[server].alive = false;
     env.servers[server].process += 1;
+    env.servers[server].busy_until = 0;
     env.servers[server].frozen.clear();
     env.servers[server].stuck.clear();
     if let Some(cache) = env.servers[server].plan.cache.filter(|_| env.servers[server].plan.loses) {

@@ -45,6 +45,7 @@
 //! | `world`, `run` | a run, and its phases (T7) |
 //! | `coverage` | what was exercised (T6) |
 //! | `record`, `shadow` | decision points, as lines of a file too, and what other settings would have done |
+//! | `seen` | what was answered over time, for scenarios |
 //! | `sabotage`, `switches` | damage that must be found (T5) |
 
 pub mod conn;
@@ -61,6 +62,7 @@ pub mod record;
 pub mod rng;
 pub mod run;
 pub mod sabotage;
+pub mod seen;
 pub mod server;
 pub mod shadow;
 pub mod switches;

@@ -51,6 +51,8 @@ pub struct ServerPlan {
     pub depth: usize,
     /// Usual service time of one operation.
     pub service: Nanos,
+    /// And how long each keeps all others of the server waiting: they queue behind it. 0: they do not.
+    pub queue: Nanos,
     /// Finishes everything before it closes after DISC.
     pub drains: bool,
     /// Reads on what it has received after a reset.
@@ -105,6 +107,8 @@ pub struct FaultPlan {
     pub twice_ppm: u32,
     /// Bytes in the network at a reset arrive all the same.
     pub network_ppm: u32,
+    /// By how much a slow server is slower; `None`: drawn.
+    pub slow: Option<Nanos>,
 }
 
 /// A whole run.
@@ -201,6 +205,7 @@ impl Plan {
             payload_sectors: 1024,
             depth: 64,
             service: 100_000,
+            queue: 0,
             drains: false,
             reads_after_reset: true,
             receive_bytes: 256 << 10,
@@ -218,6 +223,7 @@ impl Plan {
                 late_ppm: 0,
                 twice_ppm: 0,
                 network_ppm: 0,
+                slow: None,
             },
             duration: 8 * SECOND,
             requests: u64::MAX,
@@ -288,6 +294,7 @@ fn draw_faults(rng: &mut Rng) -> FaultPlan {
         late_ppm: rng.pick(&[100_000, 300_000, 700_000]),
         twice_ppm: rng.pick(&[0, 10_000, 100_000]),
         network_ppm: rng.pick(&[0, 200_000, 700_000]),
+        slow: None,
     }
 }
 
@@ -304,6 +311,7 @@ fn draw_server(rng: &mut Rng, cache: Option<usize>, multi_conn: bool, sector_byt
         payload_sectors: if sector_bytes > 4096 { rng.pick(&[1, 8, 32]) } else { rng.pick(&[2, 5, 1024]) },
         depth: rng.pick(&[1, 4, 16]),
         service: rng.spread(50_000, 5 * MILLISECOND),
+        queue: 0,
         drains: rng.chance(400_000),
         reads_after_reset: rng.chance(500_000),
         receive_bytes: rng.spread(sector_bytes / 2, 16 * sector_bytes),

@@ -52,6 +52,7 @@ fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
             time: 0,
             gap: 0,
             records: Vec::new(),
+            seen: Vec::new(),
         }
     })
 }

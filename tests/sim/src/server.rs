@@ -34,6 +34,8 @@ pub struct Server {
     pub smaller: bool,
     /// Extra service time.
     pub slow: Nanos,
+    /// What it has taken so far is worked off by then, where operations queue.
+    pub busy_until: Nanos,
     /// Since when no fault is in force; `None` while one is.
     pub well_since: Option<Nanos>,
     /// Faults in force on it.
@@ -60,11 +62,18 @@ impl Server {
             other_data: false,
             smaller: false,
             slow: 0,
+            busy_until: 0,
             well_since: Some(0),
             faults: 0,
             frozen: Vec::new(),
             stuck: Vec::new(),
         }
+    }
+
+    /// How long one more operation waits for those before it and keeps the next ones waiting.
+    pub fn queue_up(&mut self, now: Nanos) -> Nanos {
+        self.busy_until = self.busy_until.max(now) + self.plan.queue;
+        self.busy_until - now
     }
 
     /// Reads and works.

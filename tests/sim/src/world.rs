@@ -17,6 +17,7 @@ use crate::plan::Plan;
 use crate::queue::Happening;
 use crate::record::Points;
 use crate::sabotage::Sabotage;
+use crate::seen::Seen;
 
 /// After healing, every request ends within this and the hold.
 const IDLE_WITHIN: Nanos = 120 * SECOND;
@@ -42,6 +43,8 @@ pub struct Outcome {
     pub gap: Nanos,
     /// By device: the decision points, if they were recorded.
     pub records: Vec<Points>,
+    /// What each device did while hosts asked.
+    pub seen: Vec<Seen>,
 }
 
 /// See the module header.
@@ -106,6 +109,7 @@ impl World {
         while goes_on(&self.env) && self.env.failure.is_none() {
             self.step();
         }
+        let seen = self.devices.iter().map(|device| device.seen.clone()).collect();
         let gap = self.devices.iter().map(|device| device.gap.longest).max().unwrap_or(0);
         if self.env.failure.is_none() {
             self.finish();
@@ -119,6 +123,7 @@ impl World {
             time: self.env.now - start,
             gap,
             records,
+            seen,
         }
     }
 

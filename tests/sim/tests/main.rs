@@ -7,3 +7,4 @@ mod damage;
 mod limits;
 mod seeds;
 mod shadow;
+mod steering;

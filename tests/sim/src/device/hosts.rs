@@ -349,6 +349,9 @@ impl Device {
         self.open -= 1;
         self.gap.answered(env.now, self.open > 0);
         env.requests += 1;
+        if env.issuing {
+            self.seen.answered(env.now, request.session, result.is_ok());
+        }
         env.trace.add(tag.0 ^ u64::from(result.is_ok()));
         let data = self.take_data(env, &request);
         self.loss_is_open(request.command, result.is_ok());

@@ -31,6 +31,7 @@ use crate::oracle::Oracle;
 use crate::plan::DevicePlan;
 use crate::queue::{ConnIndex, DeviceIndex, Happening};
 use crate::record::Points;
+use crate::seen::Seen;
 
 pub use hosts::{Request, Session};
 
@@ -132,6 +133,8 @@ pub struct Device {
     pub open: usize,
     /// How long hosts waited for any answer (issue of the first or the last answer to the next).
     pub gap: Gap,
+    /// For scenarios.
+    pub seen: Seen,
     /// Hosts are told of a loss by every FLUSH from now on (F9).
     loss_told: bool,
     /// A FLUSH failed and lost something, and none has succeeded since.
@@ -180,6 +183,7 @@ impl Device {
             last_usable: env.now,
             open: 0,
             gap: Gap::default(),
+            seen: Seen::new(plan.program.paths.len(), plan.sessions),
             loss_told: false,
             loss_open: false,
             process: 0,
@@ -308,11 +312,15 @@ impl Device {
     }
 
     fn reported(&mut self, env: &mut Env, kind: &ReportKind) {
+        if let ReportKind::Event { name, .. } = kind {
+            self.seen.events.push((env.now, name));
+        }
         match kind {
             ReportKind::PathState { path, to, .. } => {
                 let link: usize = path[1..].parse().unwrap_or_else(|_| unreachable!("paths are named pN"));
                 let was = self.paths[link].usable();
                 let from = std::mem::replace(&mut self.paths[link].state, *to);
+                self.seen.states.push((env.now, link, *to));
                 if !was {
                     self.paths[link].usable_since = env.now;
                 }

@@ -187,7 +187,8 @@ impl Device {
             conn.serving.push(frame.op);
             let plan = &env.servers[server].plan;
             let usual = plan.service / 2 + env.rng.below(plan.service);
-            let delay = usual + env.servers[server].slow;
+            let queued = env.servers[server].queue_up(env.now);
+            let delay = usual + env.servers[server].slow + queued;
             let op = self.ops.name(frame.op);
             env.schedule(server, self.index, op, delay, false);
         }

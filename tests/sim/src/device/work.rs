@@ -301,6 +301,9 @@ impl Device {
         let (answered, value, start, end) = (op.answered, op.value, op.start, op.end);
         let good = result.is_ok();
         let (lane, path) = (self.conns[conn as usize].lane, self.conns[conn as usize].path);
+        if good && self.ops.get(index).for_host && env.issuing {
+            self.seen.carried(env.now, path);
+        }
         self.ops.remove(index);
         let digest = (good && answered == Answered::Digest).then(|| digest_of(&values));
         let data = match (good && answered == Answered::Lands, command) {
