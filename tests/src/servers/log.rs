@@ -9,6 +9,8 @@ use std::path::Path;
 pub struct Interval {
     /// `Read`, `Write`, `Flush`, `Trim`, `Zero`.
     pub kind: String,
+    /// Number of the connection, within one run of the server.
+    pub connection: String,
     /// Length in bytes, 0 where there is none.
     pub count: u64,
     /// When the server began.
@@ -32,7 +34,7 @@ pub fn read_log(path: &Path) -> Vec<Interval> {
         }
         let Some(entry) = Entry::parse(line) else { continue };
         last_us = entry.at_us;
-        let key = (entry.connection, entry.id);
+        let key = (entry.connection.clone(), entry.id);
         if entry.returns {
             if let Some(index) = open.remove(&key) {
                 intervals[index].end_us = entry.at_us;
@@ -40,8 +42,8 @@ pub fn read_log(path: &Path) -> Vec<Interval> {
             }
         } else {
             open.insert(key, intervals.len());
-            let (kind, count, begin_us) = (entry.kind, entry.count, entry.at_us);
-            intervals.push(Interval { kind, count, begin_us, end_us: begin_us, returned: false });
+            let Entry { connection, kind, count, at_us: begin_us, .. } = entry;
+            intervals.push(Interval { kind, connection, count, begin_us, end_us: begin_us, returned: false });
         }
     }
     close_all(&mut intervals, &mut open, last_us);
