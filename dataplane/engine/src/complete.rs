@@ -473,9 +473,6 @@ impl Engine {
         }
         match request.origin {
             Origin::Host => {
-                if request.host.command == Command::Flush {
-                    self.retention.note_flush(good.then_some(self.now - request.accepted));
-                }
                 self.note_answered(&request);
                 self.answer_host(&request, kept);
             }

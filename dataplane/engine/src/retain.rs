@@ -14,18 +14,9 @@
 //! The last row is the point of one history: X1 acknowledged through one path and
 //! X2 over it through another, the first server loses its cache: X1 must not come back.
 //!
-//! Bounds: when half of the limit is used a FLUSH of our own is sent, and earlier where the last one
-//! cost the storage little: less can be lost, and the buffers of the writes stay in the processor's cache.
-//!
-//! | the last FLUSH, of a host or our own, took | the next of our own is sent at |
-//! |---|---|
-//! | less than 1 ms | 1 MiB: there is nothing to be written out |
-//! | less than 2 ms | 8 MiB |
-//! | longer, or it failed | half of the limit |
-//!
-//! One that had less than 1 MiB to cover says nothing.
-//!
-//! At the limit
+//! Bounds: when half of the limit is used a FLUSH of our own is sent, and where the last one
+//! cost the storage next to nothing already at 8 MiB: less can be lost, and the buffers of
+//! the writes stay in the processor's cache. At the limit
 //! writes carry FUA and are not retained, which is back-pressure by the storage
 //! itself. What is in flight at that moment may go over it, by no more than the
 //! in-flight caps allow. A log whose old end cannot be flushed is rid of what says nothing any more (`compact`).
@@ -49,11 +40,7 @@ use crate::{Action, BufferId, HostRequest};
 
 /// What an entry costs beside its bytes.
 pub(crate) const ENTRY_BYTES: u64 = 128;
-/// So much is enough for a FLUSH of our own where one costs no more than a write.
-const FREE_FLUSH_BYTES: u64 = 1 << 20;
-/// A FLUSH answered this fast had nothing to do.
-const FREE_FLUSH: Nanos = MILLISECOND;
-/// The same where one is cheap; else half of the limit.
+/// So much is enough for a FLUSH of our own where one is cheap; else half of the limit.
 const CHEAP_FLUSH_BYTES: u64 = 8 << 20;
 /// A FLUSH answered this fast found a cache that need not be written out: memory, or one
 /// that outlives a power failure.
@@ -124,10 +111,8 @@ pub(crate) struct Retention {
     flushing: bool,
     /// When it was started.
     flush_began: Nanos,
-    /// What the next one waits for, if that is less than half of the limit.
-    flush_at_bytes: u64,
-    /// The most that was retained since the last FLUSH.
-    peak_bytes: u64,
+    /// The last one was cheap.
+    flush_is_cheap: bool,
     /// Another is to follow: that one may have been sent too early.
     flush_next: bool,
     flush_again_at: Nanos,
@@ -144,8 +129,7 @@ impl Retention {
             payloads: Slab::new(),
             flushing: false,
             flush_began: 0,
-            flush_at_bytes: u64::MAX,
-            peak_bytes: 0,
+            flush_is_cheap: false,
             flush_next: false,
             flush_again_at: 0,
             compact_at: COMPACT_MIN,
@@ -187,25 +171,14 @@ impl Retention {
 
     fn push(&mut self, entry: Entry) {
         self.bytes += ENTRY_BYTES;
-        self.peak_bytes = self.peak_bytes.max(self.bytes);
         self.share(entry.content);
         self.log.push_back(entry);
     }
 
     /// Enough is kept that a FLUSH of our own is due.
     fn wants_flush(&self) -> bool {
-        self.bytes > self.flush_at_bytes.min(self.limit_bytes / 2)
-    }
-
-    /// See the table in the module header. `None`: it failed.
-    pub(crate) fn note_flush(&mut self, took: Option<Nanos>) {
-        let covered = core::mem::replace(&mut self.peak_bytes, self.bytes);
-        self.flush_at_bytes = match took {
-            Some(_) if covered < FREE_FLUSH_BYTES => return,
-            Some(took) if took < FREE_FLUSH => FREE_FLUSH_BYTES,
-            Some(took) if took < CHEAP_FLUSH => CHEAP_FLUSH_BYTES,
-            Some(_) | None => u64::MAX,
-        };
+        let half = self.limit_bytes / 2;
+        self.bytes > if self.flush_is_cheap { half.min(CHEAP_FLUSH_BYTES) } else { half }
     }
 
     /// For `check_invariants`; `others`: users of bytes outside the log.
@@ -390,8 +363,7 @@ impl Engine {
 
     pub(crate) fn own_flush_done(&mut self, good: bool) {
         self.retention.flushing = false;
-        let took = self.now - self.retention.flush_began;
-        self.retention.note_flush(good.then_some(took));
+        self.retention.flush_is_cheap = good && self.now - self.retention.flush_began < CHEAP_FLUSH;
         let next = core::mem::take(&mut self.retention.flush_next);
         if !good {
             self.retention.flush_again_at = self.now + FLUSH_AGAIN;
