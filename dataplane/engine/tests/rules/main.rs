@@ -113,19 +113,6 @@ fn a_frame_that_did_not_leave_whole_is_not_in_doubt() {
     }
 }
 
-/// W15: storage that is slow over all paths is waited for; the answer comes where it was asked first.
-#[test]
-fn no_lane_is_given_up_while_nobody_answers() {
-    let mut s = Script::up(&device(2));
-    s.wait_alive(100 * MILLISECOND, |_| true);
-    let tag = s.request(Read, 0, 4096);
-    let slow = s.take();
-    s.wait(5 * SECOND);
-    assert_eq!(s.closing, [], "it may still answer");
-    s.answer(slow, Ok(()));
-    assert_eq!(s.result(tag), Some(Ok(())));
-}
-
 /// W1, W15: a server that only stops answering keeps its connection; its late reply ends
 /// the quarantine.
 #[test]
