@@ -61,7 +61,6 @@ impl Engine {
         lane.last_active = now;
         let (path, linked) = (lane.path, lane.linked);
         let slot = lane.settle(index);
-        lane.answered_sent = lane.answered_sent.max(slot.sent_at);
         if linked {
             self.link_domain(self.paths[path].domain);
         }

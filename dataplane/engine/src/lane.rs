@@ -174,8 +174,6 @@ pub(crate) struct Lane {
     pub(crate) verify: Option<Verify>,
     pub(crate) opened_at: Nanos,
     pub(crate) last_reply: Nanos,
-    /// When the newest request was sent that it has answered.
-    pub(crate) answered_sent: Nanos,
     /// Last byte either way that proves the peer alive.
     pub(crate) last_active: Nanos,
     pub(crate) last_sample: Nanos,
@@ -242,7 +240,6 @@ impl Lane {
             verify: None,
             opened_at: now,
             last_reply: now,
-            answered_sent: 0,
             last_active: now,
             last_sample: 0,
             canary_sent: None,
