@@ -13,7 +13,7 @@ pub mod failover;
 pub mod load;
 pub mod machine;
 pub mod peers;
-mod place;
+pub mod place;
 pub mod scale;
 mod silence;
 pub mod stall;

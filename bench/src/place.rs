@@ -3,9 +3,26 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use crate::compare::rig::fill;
 use crate::machine::Machine;
 use crate::peers::{self, PeerError};
+use crate::units::parse_bytes;
+
+/// What every such measurement lets one choose.
+#[derive(Args, Clone, Debug)]
+pub struct PlaceOptions {
+    /// Size of an image
+    #[arg(long = "size", value_parser = parse_bytes, default_value = "1g", value_name = "BYTES")]
+    pub size_bytes: u64,
+    /// The holdfast binary [default: HOLDFAST_BIN, or beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub holdfast: Option<PathBuf>,
+    /// Keep the logs of every run in this directory, which must be empty or new
+    #[arg(long, value_name = "DIRECTORY")]
+    pub keep: Option<PathBuf>,
+}
 
 /// Where files are memory.
 const MEMORY: &str = "/dev/shm";
@@ -23,18 +40,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// `keep`: where the files of the runs stay; `holdfast`: the program, if it is not beside this one; an image of
-    /// `size_bytes`.
+    /// With the image in the temporary directory.
     ///
     /// # Errors
     ///
     /// No directory, no program, or the image cannot be filled.
-    pub(crate) fn new(
-        keep: Option<&Path>,
-        holdfast: Option<&Path>,
-        size_bytes: u64,
-    ) -> Result<Self, PeerError> {
-        Self::with_image_in(&std::env::temp_dir(), keep, holdfast, size_bytes)
+    pub(crate) fn new(options: &PlaceOptions) -> Result<Self, PeerError> {
+        Self::with_image_in(&std::env::temp_dir(), options)
     }
 
     /// As [`new`](Self::new), with the image in memory: no disk makes good and bad moments.
@@ -42,27 +54,18 @@ impl Place {
     /// # Errors
     ///
     /// As [`new`](Self::new), or there is no such place.
-    pub(crate) fn in_memory(
-        keep: Option<&Path>,
-        holdfast: Option<&Path>,
-        size_bytes: u64,
-    ) -> Result<Self, PeerError> {
-        Self::with_image_in(Path::new(MEMORY), keep, holdfast, size_bytes)
+    pub(crate) fn in_memory(options: &PlaceOptions) -> Result<Self, PeerError> {
+        Self::with_image_in(Path::new(MEMORY), options)
     }
 
-    fn with_image_in(
-        parent: &Path,
-        keep: Option<&Path>,
-        holdfast: Option<&Path>,
-        size_bytes: u64,
-    ) -> Result<Self, PeerError> {
+    fn with_image_in(parent: &Path, options: &PlaceOptions) -> Result<Self, PeerError> {
         let temporary = tempfile::tempdir_in(parent)
             .map_err(|e| PeerError::new(format!("no temporary directory in {}: {e}", parent.display())))?;
-        let dir = keep.unwrap_or(temporary.path()).to_owned();
+        let dir = options.keep.as_deref().unwrap_or(temporary.path()).to_owned();
         std::fs::create_dir_all(&dir).map_err(|e| PeerError::new(format!("{}: {e}", dir.display())))?;
-        let binary = peers::binary(holdfast)?;
+        let binary = peers::binary(options.holdfast.as_deref())?;
         let machine = Machine::here(Some(&binary));
-        let image = make_image(temporary.path(), size_bytes)?;
+        let image = make_image(temporary.path(), options.size_bytes)?;
         Ok(Self { dir, binary, machine, image, _temporary: temporary })
     }
 

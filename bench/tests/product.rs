@@ -10,6 +10,7 @@ use std::time::Duration;
 use bench::compare::{self, Client, CompareOptions, Storage, Target};
 use bench::degrade::{self, DegradeOptions, Medium};
 use bench::failover::{self, FailoverOptions, Fault};
+use bench::place::PlaceOptions;
 use bench::scale::{self, ScaleOptions};
 use bench::stall::{self, Kind, StallOptions};
 
@@ -50,6 +51,10 @@ fn holdfast_is_compared() {
     assert_eq!(outcome.goals.len(), 3, "HAProxy, the other build, no retention: {:?}", outcome.goals);
 }
 
+fn place() -> PlaceOptions {
+    PlaceOptions { size_bytes: 64 << 20, holdfast: Some(binary()), keep: None }
+}
+
 #[test]
 fn faults_are_survived() {
     let options = FailoverOptions {
@@ -57,10 +62,8 @@ fn faults_are_survived() {
         faults: vec![Fault::Control, Fault::Kill, Fault::Reset, Fault::Stop],
         seconds: Duration::from_millis(300),
         depth: 8,
-        size_bytes: 64 << 20,
-        holdfast: Some(binary()),
         read_percent: 50,
-        keep: None,
+        place: place(),
     };
     let outcome = failover::run(&options, &mut |_| {}).expect("everything runs");
     assert!(outcome.is_clean(), "{:?}", outcome.runs);
@@ -75,9 +78,7 @@ fn stalls_are_measured() {
         runs: 1,
         kinds: vec![Kind::Reset, Kind::Kill, Kind::Stop],
         depths: vec![8],
-        size_bytes: 64 << 20,
-        holdfast: Some(binary()),
-        keep: None,
+        place: place(),
     };
     let outcome = stall::run(&options, &mut |_| {}).expect("everything runs");
     assert!(outcome.is_clean(), "{:?}", outcome.runs);
@@ -98,9 +99,7 @@ fn degradation_is_measured() {
         flapping_for: Duration::from_secs(5),
         delay_ms: 1,
         storage: Medium::File,
-        size_bytes: 64 << 20,
-        holdfast: Some(binary()),
-        keep: None,
+        place: place(),
     };
     let outcome = degrade::run(&options, &mut |_| {}).expect("everything runs");
     assert!(outcome.is_clean(), "{:?}", outcome.samples);

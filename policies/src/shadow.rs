@@ -45,9 +45,20 @@ pub struct Proposal {
     pub burst: u32,
 }
 
-/// A decision point of the running engine, with what it decided.
-#[derive(Clone, Copy, Debug)]
-pub enum Recorded<'a> {
+/// A decision point of the running engine, with what it decided, or what a shadow beside it starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecisionPoint {
+    /// A record starts here, or goes on after a gap: a shadow is made by it.
+    Started {
+        /// Settings that run.
+        settings: Proposal,
+        /// Paths that the device has.
+        paths: usize,
+        /// Points that were dropped before this one.
+        dropped: u64,
+    },
+    /// A reload: these settings run from now on.
+    Settings(Proposal),
     /// A request was sent.
     Chosen {
         /// Its length.
@@ -55,7 +66,7 @@ pub enum Recorded<'a> {
         /// It is a host's read, sent for the first time.
         first_read: bool,
         /// As given to the selector.
-        candidates: &'a [Candidate],
+        candidates: Vec<Candidate>,
         /// Index into them.
         chosen: usize,
     },
@@ -80,7 +91,7 @@ pub enum Recorded<'a> {
     /// The service times of the paths were compared, one change at a time.
     Compared {
         /// As given to [`SlowPaths::poll`].
-        in_good_standing: &'a [bool],
+        in_good_standing: Vec<bool>,
     },
     /// A read was old enough to be looked at.
     Late {
@@ -205,38 +216,40 @@ impl Shadow {
     /// # Panics
     ///
     /// If it names a path that there is not, or compares another number of paths.
-    pub fn on(&mut self, now: Nanos, recorded: &Recorded<'_>) -> Would {
-        match *recorded {
-            Recorded::Chosen { len_bytes, first_read, candidates, chosen } => {
+    pub fn on(&mut self, now: Nanos, point: &DecisionPoint) -> Would {
+        match *point {
+            // For who keeps the shadow: only that knows what is proposed.
+            DecisionPoint::Started { .. } | DecisionPoint::Settings(_) => Would::Same,
+            DecisionPoint::Chosen { len_bytes, first_read, ref candidates, chosen } => {
                 if first_read {
                     self.hedge.on_read();
                 }
                 self.choose(now, len_bytes, candidates, chosen)
             }
-            Recorded::Answered { path, write, len_bytes, service_ns } => {
+            DecisionPoint::Answered { path, write, len_bytes, service_ns } => {
                 if !write {
                     self.hedge.on_reply(now, len_bytes, service_ns);
                 }
                 self.slow.record(now, path, write, len_bytes, service_ns);
                 Would::Same
             }
-            Recorded::Canary { path, service_ns } => {
+            DecisionPoint::Canary { path, service_ns } => {
                 self.slow.record(now, path, false, 0, service_ns);
                 Would::Same
             }
-            Recorded::Compared { in_good_standing } => self.compare(now, in_good_standing),
-            Recorded::Late { ref read, hedged } => self.late(read, hedged),
-            Recorded::Failed { path } => {
+            DecisionPoint::Compared { ref in_good_standing } => self.compare(now, in_good_standing),
+            DecisionPoint::Late { ref read, hedged } => self.late(read, hedged),
+            DecisionPoint::Failed { path } => {
                 let held = self.limits[path].on_failure(now);
                 self.tally.hold_outs += u64::from(held.is_some());
                 held.map_or(Would::Same, Would::HoldOut)
             }
-            Recorded::Forgiven { path } => {
+            DecisionPoint::Forgiven { path } => {
                 self.limits[path].clear();
                 self.slow.clear(path);
                 Would::Same
             }
-            Recorded::Paths { paths } => {
+            DecisionPoint::Paths { paths } => {
                 self.slow.set_paths(paths);
                 self.limits.resize(paths, FailureLimit::new());
                 Would::Same

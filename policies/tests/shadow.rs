@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 
 use policies::hedge::{Answer, PendingRead};
 use policies::selector::{Candidate, Kind};
-use policies::shadow::{Proposal, Recorded, Tally, Would};
+use policies::shadow::{DecisionPoint, Proposal, Tally, Would};
 use policies::{Hedge, Latency, Selector, Shadow, SlowChange};
 use support::server::Server;
 use support::{Draws, MILLISECOND, SECOND};
@@ -41,8 +41,12 @@ fn run(kind: Kind, delay_ns: u64, time: u64, shadow: &mut Shadow, seed: u64) -> 
                 })
                 .collect();
             let chosen = selector.choose(now, LEN, &candidates);
-            let recorded =
-                Recorded::Chosen { len_bytes: LEN, first_read: true, candidates: &candidates, chosen };
+            let recorded = DecisionPoint::Chosen {
+                len_bytes: LEN,
+                first_read: true,
+                candidates: candidates.clone(),
+                chosen,
+            };
             differences.push(shadow.on(now, &recorded));
             in_flight[chosen] += 1;
             last_used[chosen] = now;
@@ -54,9 +58,10 @@ fn run(kind: Kind, delay_ns: u64, time: u64, shadow: &mut Shadow, seed: u64) -> 
         in_flight[path] -= 1;
         let service_ns = at - sent;
         latencies[path].record(false, LEN, service_ns);
-        differences
-            .push(shadow.on(now, &Recorded::Answered { path, write: false, len_bytes: LEN, service_ns }));
-        differences.push(shadow.on(now, &Recorded::Compared { in_good_standing: &[true, true] }));
+        differences.push(
+            shadow.on(now, &DecisionPoint::Answered { path, write: false, len_bytes: LEN, service_ns }),
+        );
+        differences.push(shadow.on(now, &DecisionPoint::Compared { in_good_standing: vec![true, true] }));
         to_send = 1;
     }
     differences.retain(|would| *would != Would::Same);
@@ -105,9 +110,9 @@ fn it_tells_whom_it_would_have_demoted_and_held_out() {
     assert_eq!(shadow.tally().demotions, 1);
     let now = 100 * SECOND;
     for n in 0..5 {
-        assert_eq!(shadow.on(now + n, &Recorded::Failed { path: 0 }), Would::Same);
+        assert_eq!(shadow.on(now + n, &DecisionPoint::Failed { path: 0 }), Would::Same);
     }
-    let would = shadow.on(now + 5, &Recorded::Failed { path: 0 });
+    let would = shadow.on(now + 5, &DecisionPoint::Failed { path: 0 });
     assert_eq!(would, Would::HoldOut(now + 5 + 30 * SECOND));
     assert_eq!(shadow.tally().hold_outs, 1);
 }
@@ -129,7 +134,7 @@ fn hedges_are_compared_one_by_one() {
         for n in 0..BURST {
             let read = late(10 * MILLISECOND);
             let hedged = running.decide(&read) == Answer::Send;
-            assert_eq!(shadow.on(u64::from(n), &Recorded::Late { read, hedged }), expected);
+            assert_eq!(shadow.on(u64::from(n), &DecisionPoint::Late { read, hedged }), expected);
         }
         let tally = shadow.tally();
         assert_eq!((tally.late_reads, tally.hedges), (u64::from(BURST), u64::from(BURST)));
@@ -138,20 +143,20 @@ fn hedges_are_compared_one_by_one() {
     }
     let mut shadow = Shadow::new(proposal(Kind::Latency), 2);
     let read = late(10 * MILLISECOND);
-    assert_eq!(shadow.on(0, &Recorded::Late { read, hedged: false }), Would::Hedge);
+    assert_eq!(shadow.on(0, &DecisionPoint::Late { read, hedged: false }), Would::Hedge);
 }
 
 /// A reload and an operator's word reach the shadow too; what it learnt stays.
 #[test]
 fn it_follows_new_paths_settings_and_an_operator() {
     let mut shadow = Shadow::new(proposal(Kind::RoundRobin), 1);
-    shadow.on(SECOND, &Recorded::Paths { paths: 2 });
+    shadow.on(SECOND, &DecisionPoint::Paths { paths: 2 });
     for n in 0..6 {
-        shadow.on(SECOND + n, &Recorded::Failed { path: 1 });
+        shadow.on(SECOND + n, &DecisionPoint::Failed { path: 1 });
     }
     assert_eq!(shadow.tally().hold_outs, 1);
-    shadow.on(2 * SECOND, &Recorded::Forgiven { path: 1 });
-    assert_eq!(shadow.on(2 * SECOND, &Recorded::Failed { path: 1 }), Would::Same);
+    shadow.on(2 * SECOND, &DecisionPoint::Forgiven { path: 1 });
+    assert_eq!(shadow.on(2 * SECOND, &DecisionPoint::Failed { path: 1 }), Would::Same);
     let idle = Candidate {
         in_flight: 0,
         in_flight_bytes: 0,
@@ -161,7 +166,12 @@ fn it_follows_new_paths_settings_and_an_operator() {
         share_ppm: 1_000_000,
     };
     let candidates = [Candidate { in_flight: 3, ..idle }, idle];
-    let recorded = Recorded::Chosen { len_bytes: LEN, first_read: true, candidates: &candidates, chosen: 0 };
+    let recorded = DecisionPoint::Chosen {
+        len_bytes: LEN,
+        first_read: true,
+        candidates: candidates.to_vec(),
+        chosen: 0,
+    };
     assert_eq!(shadow.on(3 * SECOND, &recorded), Would::Same);
     shadow.set_proposal(proposal(Kind::QueueDepth));
     let gain = Some(3 * MILLISECOND as i64);

@@ -74,10 +74,9 @@ impl Bench<'_> {
 ///
 /// Something did not start or died. What the hosts saw is in the samples.
 pub fn run(options: &DegradeOptions, progress: &mut dyn FnMut(&Sample)) -> Result<Outcome, PeerError> {
-    let (keep, holdfast) = (options.keep.as_deref(), options.holdfast.as_deref());
     let place = match options.storage {
-        Medium::Memory => Place::in_memory(keep, holdfast, options.size_bytes)?,
-        Medium::File => Place::new(keep, holdfast, options.size_bytes)?,
+        Medium::Memory => Place::in_memory(&options.place)?,
+        Medium::File => Place::new(&options.place)?,
     };
     let mut bench = Bench { options, place, progress, samples: Vec::new() };
     let mut kinds = options.kinds.clone();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is measured, how often and for how long.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::units::{parse_bytes, parse_seconds};
+use crate::place::PlaceOptions;
+use crate::units::parse_seconds;
 
 /// What is wrong with one of two paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,15 +65,9 @@ pub struct DegradeOptions {
     /// Where the content of the storage is
     #[arg(long, value_enum, default_value = "memory")]
     pub storage: Medium,
-    /// Size of the image; flapping needs two
-    #[arg(long = "size", value_parser = parse_bytes, default_value = "1g", value_name = "BYTES")]
-    pub size_bytes: u64,
-    /// The holdfast binary [default: HOLDFAST_BIN, or beside this program]
-    #[arg(long, value_name = "FILE")]
-    pub holdfast: Option<PathBuf>,
-    /// Keep the logs of every run in this directory, which must be empty or new
-    #[arg(long, value_name = "DIRECTORY")]
-    pub keep: Option<PathBuf>,
+    /// Where, and of what.
+    #[command(flatten)]
+    pub place: PlaceOptions,
 }
 
 impl Kind {

@@ -7,7 +7,7 @@
 pub(crate) mod relay;
 mod rig;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ pub use rig::Fault;
 use crate::load::{self, Control, LoadOptions, Pattern};
 use crate::machine::Machine;
 use crate::peers::PeerError;
-use crate::place::Place;
+use crate::place::{Place, PlaceOptions};
 use crate::stats::{median, quantile};
-use crate::units::{parse_bytes, parse_seconds};
+use crate::units::parse_seconds;
 use rig::Rig;
 
 /// Answers that are awaited before the fault, so that both paths are in use.
@@ -50,18 +50,12 @@ pub struct FailoverOptions {
     /// Requests in flight of the only host
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub depth: u32,
-    /// Size of the image
-    #[arg(long = "size", value_parser = parse_bytes, default_value = "1g", value_name = "BYTES")]
-    pub size_bytes: u64,
-    /// The holdfast binary [default: HOLDFAST_BIN, or beside this program]
-    #[arg(long, value_name = "FILE")]
-    pub holdfast: Option<PathBuf>,
     /// Share of READs
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100), value_name = "PERCENT")]
     pub read_percent: u8,
-    /// Keep the logs of every run in this directory, which must be empty or new
-    #[arg(long, value_name = "DIRECTORY")]
-    pub keep: Option<PathBuf>,
+    /// Where, and of what.
+    #[command(flatten)]
+    pub place: PlaceOptions,
 }
 
 /// One run.
@@ -130,7 +124,7 @@ pub struct Outcome {
 ///
 /// Something did not start. What the host saw is in the runs.
 pub fn run(options: &FailoverOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let place = Place::new(options.keep.as_deref(), options.holdfast.as_deref(), options.size_bytes)?;
+    let place = Place::new(&options.place)?;
     let mut runs = Vec::new();
     for number in 0..options.runs {
         for fault in &options.faults {
@@ -169,7 +163,7 @@ fn one_run(
     }
     std::thread::sleep(options.seconds / 3);
     let fault_at = started.elapsed();
-    let injected = rig.check_both_used().and_then(|()| rig.inject(fault));
+    let injected = rig.node.check_all_used().and_then(|()| rig.inject(fault));
     if injected.is_err() {
         control.stop();
     }

@@ -61,16 +61,6 @@ impl Rig {
         Ok(Self { node, relay, servers })
     }
 
-    /// Fails unless both paths have carried requests: a fault on an unused path would prove nothing.
-    pub(super) fn check_both_used(&self) -> Result<(), PeerError> {
-        for path in self.node.paths()? {
-            if path.reads + path.writes == 0 {
-                return Err(PeerError::new(format!("path {} carried nothing before the fault", path.name)));
-            }
-        }
-        Ok(())
-    }
-
     /// Lets it happen.
     pub(super) fn inject(&mut self, fault: Fault) -> Result<(), PeerError> {
         match fault {

@@ -118,6 +118,20 @@ impl Holdfast {
         Ok(status.devices.into_iter().flat_map(|device| device.paths).collect())
     }
 
+    /// Whether every path has carried requests: what befalls an unused path would prove nothing.
+    ///
+    /// # Errors
+    ///
+    /// One has not; says which.
+    pub fn check_all_used(&self) -> Result<(), PeerError> {
+        match self.paths()?.iter().find(|path| path.reads + path.writes == 0) {
+            None => Ok(()),
+            Some(unused) => {
+                Err(PeerError::new(format!("path {} carried nothing before the fault", unused.name)))
+            }
+        }
+    }
+
     /// Waits until every path is `up`; returns the time since the program was started.
     ///
     /// # Errors

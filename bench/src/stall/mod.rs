@@ -11,7 +11,7 @@
 mod case;
 mod rig;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,9 @@ pub use case::{Case, Kind};
 use crate::load::{self, Control, LoadOptions, Pattern};
 use crate::machine::Machine;
 use crate::peers::PeerError;
-use crate::place::Place;
+use crate::place::{Place, PlaceOptions};
 use crate::silence;
 use crate::stats::quantile;
-use crate::units::parse_bytes;
 use rig::Rig;
 
 /// Answers that are awaited before the fault: both paths are in use, and reads of their size are measured.
@@ -56,15 +55,9 @@ pub struct StallOptions {
     /// Requests in flight of the only host
     #[arg(long, value_delimiter = ',', default_value = "1,32", value_name = "LIST")]
     pub depths: Vec<u32>,
-    /// Size of the image
-    #[arg(long = "size", value_parser = parse_bytes, default_value = "1g", value_name = "BYTES")]
-    pub size_bytes: u64,
-    /// The holdfast binary [default: HOLDFAST_BIN, or beside this program]
-    #[arg(long, value_name = "FILE")]
-    pub holdfast: Option<PathBuf>,
-    /// Keep the logs of every run in this directory, which must be empty or new
-    #[arg(long, value_name = "DIRECTORY")]
-    pub keep: Option<PathBuf>,
+    /// Where, and of what.
+    #[command(flatten)]
+    pub place: PlaceOptions,
 }
 
 /// One run.
@@ -128,7 +121,7 @@ pub struct Outcome {
 ///
 /// Something did not start, or silence is wanted and this user may not make it.
 pub fn run(options: &StallOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let place = Place::new(options.keep.as_deref(), options.holdfast.as_deref(), options.size_bytes)?;
+    let place = Place::new(&options.place)?;
     let cases = case::cases(&options.kinds);
     if cases.iter().any(|case| case.kind.is_silence()) {
         silence::enter_namespace()?;

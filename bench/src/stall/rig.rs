@@ -54,12 +54,7 @@ impl Rig {
 
     /// Fails unless both paths have carried requests: a fault on an unused path would prove nothing.
     pub(super) fn check_both_used(&self) -> Result<(), PeerError> {
-        for path in self.node.paths()? {
-            if path.reads + path.writes == 0 {
-                return Err(PeerError::new(format!("path {} carried nothing before the fault", path.name)));
-            }
-        }
-        Ok(())
+        self.node.check_all_used()
     }
 
     /// Lets it happen.

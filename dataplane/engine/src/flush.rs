@@ -137,6 +137,9 @@ impl Engine {
             if self.pieces.get(key).state == crate::request::PieceState::Done {
                 self.forget_piece(key);
             } else if !self.send_flush(key) {
+                if let Kind::Flush { domain } = self.pieces.get(key).kind {
+                    self.bound_wait_for_inherited(domain);
+                }
                 self.enqueue(key, false);
             }
         }
@@ -159,7 +162,7 @@ impl Engine {
         let entry = &self.domains[domain];
         let elsewhere = self.active.writers.iter().any(|&path| self.paths[path].domain != domain);
         let sick = self.paths.iter().any(|path| path.domain == domain && path.sick);
-        entry.acked > entry.flushed && elsewhere && sick && self.flush_lane(domain).is_none()
+        entry.acked > entry.flushed && elsewhere && sick && !self.is_reachable(domain)
     }
 
     fn send_flush(&mut self, key: Key) -> bool {

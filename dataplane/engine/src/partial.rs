@@ -2,8 +2,9 @@
 //! Reads that go on elsewhere after a part of their data has come (W2; design 3.2).
 //!
 //! A connection that breaks in the middle of a payload has delivered its beginning. Where the protocol has the server
-//! stand by it (the driver offers nothing else), that beginning is what the storage held while the host's request was open, like the data of any read, and it is in our own buffer, of
-//! which the host has seen nothing yet. So it is kept, as a piece of its own that is done, and only the rest
+//! stand by it (the driver offers nothing else), that beginning is what the storage held while the host's request
+//! was open, like the data of any read, and it is in our own buffer, of which the host has seen nothing yet. So it
+//! is kept, as a piece of its own that is done, and only the rest
 //! is read on another path:
 //!
 //! ```text

@@ -12,109 +12,14 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use nbd::Command;
-use policies::Candidate;
-use policies::hedge::PendingRead;
-use policies::shadow::{Proposal, Recorded};
+pub use policies::shadow::DecisionPoint;
+use policies::shadow::Proposal;
 use program::{DeviceProgram, Nanos};
 
 use crate::engine::{Engine, selector_kind};
 use crate::slab::Key;
-
-/// One point of a record: a [`Recorded`] of its own, or what a shadow beside it starts with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DecisionPoint {
-    /// A record starts here, or goes on after a gap.
-    Started {
-        /// Settings that run.
-        settings: Proposal,
-        /// Paths that the device has.
-        paths: usize,
-        /// Points that were dropped before this one.
-        dropped: u64,
-    },
-    /// A reload: these settings run from now on.
-    Settings(Proposal),
-    /// [`Recorded::Paths`].
-    Paths {
-        /// See there, as with all that follow.
-        paths: usize,
-    },
-    /// [`Recorded::Chosen`].
-    Chosen {
-        /// Its length.
-        len_bytes: u64,
-        /// A host's read, sent for the first time.
-        first_read: bool,
-        /// As given to the selector.
-        candidates: Vec<Candidate>,
-        /// Index into them.
-        chosen: usize,
-    },
-    /// [`Recorded::Answered`].
-    Answered {
-        /// Index of the path.
-        path: usize,
-        /// Write or read.
-        write: bool,
-        /// Its length.
-        len_bytes: u64,
-        /// From its sending.
-        service_ns: u64,
-    },
-    /// [`Recorded::Canary`].
-    Canary {
-        /// Index of the path.
-        path: usize,
-        /// From its sending.
-        service_ns: u64,
-    },
-    /// [`Recorded::Compared`].
-    Compared {
-        /// As given to the policy.
-        in_good_standing: Vec<bool>,
-    },
-    /// [`Recorded::Late`].
-    Late {
-        /// As given to the hedge.
-        read: PendingRead,
-        /// A second copy was sent.
-        hedged: bool,
-    },
-    /// [`Recorded::Failed`].
-    Failed {
-        /// Index of the path.
-        path: usize,
-    },
-    /// [`Recorded::Forgiven`].
-    Forgiven {
-        /// Index of the path.
-        path: usize,
-    },
-}
-
-impl DecisionPoint {
-    /// As a shadow takes it; `None` for what starts a shadow or changes its settings.
-    pub fn recorded(&self) -> Option<Recorded<'_>> {
-        Some(match *self {
-            Self::Started { .. } | Self::Settings(_) => return None,
-            Self::Paths { paths } => Recorded::Paths { paths },
-            Self::Chosen { len_bytes, first_read, ref candidates, chosen } => {
-                Recorded::Chosen { len_bytes, first_read, candidates, chosen }
-            }
-            Self::Answered { path, write, len_bytes, service_ns } => {
-                Recorded::Answered { path, write, len_bytes, service_ns }
-            }
-            Self::Canary { path, service_ns } => Recorded::Canary { path, service_ns },
-            Self::Compared { ref in_good_standing } => Recorded::Compared { in_good_standing },
-            Self::Late { read, hedged } => Recorded::Late { read, hedged },
-            Self::Failed { path } => Recorded::Failed { path },
-            Self::Forgiven { path } => Recorded::Forgiven { path },
-        })
-    }
-}
 
 /// The points that are not read yet.
 #[derive(Debug)]

@@ -13,10 +13,12 @@
 //! Local storage is not concerned: a process ends when its operations have.
 //!
 //! What was acknowledged and not flushed is in the servers' caches, and its list is unknown as well. So every
-//! cache counts as dirty until a FLUSH was answered there (F2, F10). A path that has not come back `quiesce` after
-//! the start is waited for no longer, or one dead path would fail every FLUSH: event `cache_unproven`. When it is
-//! back, FLUSH waits for it again, also while its link is only silent. If that FLUSH fails, or a gate tells of another cache meanwhile, it is a loss for
-//! good (F9): nothing is retained of what the process before left.
+//! cache counts as dirty until a FLUSH was answered there (F2, F10); one of our own goes there as soon as a path
+//! does, for until then a loss of that cache is noticed only if a gate tells of it (F8). A path that has not come
+//! back `quiesce` after the start is waited for no longer, or one dead path would fail every FLUSH: event
+//! `cache_unproven`. When it is back, FLUSH waits for it again, also while its link is only silent. If that FLUSH
+//! fails, or a gate tells of another cache meanwhile, it is a loss for good (F9): nothing is retained of what the
+//! process before left.
 
 use alloc::format;
 use alloc::string::String;
@@ -49,7 +51,13 @@ impl Engine {
     /// Whether a FLUSH goes to a cache in which the process before this one may have left something.
     pub(crate) fn asks_for_inherited(&self, domain: usize) -> bool {
         let entry = &self.domains[domain];
-        entry.inherited && (!entry.given_up || self.flush_lane(domain).is_some())
+        entry.inherited && (!entry.given_up || self.is_reachable(domain))
+    }
+
+    /// Whether a FLUSH of this domain can be sent, if not now then as soon as there is room.
+    pub(crate) fn is_reachable(&self, domain: usize) -> bool {
+        let answers = |path: &Path| path.domain == domain && path.steering.answers();
+        self.paths.iter().any(answers) || self.flush_lane(domain).is_some()
     }
 
     /// The timer: FLUSH waits no longer for a path that has not come back.
@@ -59,7 +67,7 @@ impl Engine {
         }
         self.inheriting = None;
         for domain in 0..self.domains.len() {
-            if self.domains[domain].inherited && self.flush_lane(domain).is_none() {
+            if self.domains[domain].inherited && !self.is_reachable(domain) {
                 self.domains[domain].given_up = true;
                 let path = self.paths.iter().position(|path| path.domain == domain);
                 let text = "the process before this one may have left acknowledged writes in the cache behind this path, which has not come back: FLUSH is answered without it until it does";
@@ -96,9 +104,22 @@ impl Engine {
         }
     }
 
-    /// A path to such a cache is back: FLUSH waits for it as for any other.
+    /// A FLUSH waits for such a cache, whose path stands and is not asked (it answers errors that others do not, say):
+    /// not for longer than for one that is gone.
+    pub(crate) fn bound_wait_for_inherited(&mut self, domain: usize) {
+        let waits = self.domains.get(domain).is_some_and(|entry| entry.inherited && !entry.given_up);
+        if waits && self.inheriting.is_none() && !self.is_reachable(domain) {
+            self.inheriting = Some(self.now + self.program.quiesce);
+        }
+    }
+
+    /// A path to such a cache is back: FLUSH waits for it as for any other, and one of our own goes there at once.
+    /// The sooner what the process before left is stable, the less a second fault can lose (F8).
     pub(crate) fn inherited_is_back(&mut self, domain: usize) {
         self.domains[domain].given_up = false;
+        if self.domains[domain].inherited && !self.retention.is_flushing() {
+            self.own_flush();
+        }
     }
 
     /// FLUSHes that wait for one cache ask another.

@@ -175,6 +175,11 @@ impl Retention {
         self.log.push_back(entry);
     }
 
+    /// A FLUSH of our own is on its way.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.flushing
+    }
+
     /// Enough is kept that a FLUSH of our own is due.
     fn wants_flush(&self) -> bool {
         let half = self.limit_bytes / 2;

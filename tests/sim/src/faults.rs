@@ -18,6 +18,8 @@ use crate::queue::Happening;
 const CALM: Nanos = 3 * SECOND;
 /// Nothing new happens for this long before other data is served.
 const WAIT_FOR_CALM: Nanos = 15 * SECOND;
+/// So often it is tried then: some path may be on probation yet, or nobody at work on the one that is to lie.
+const TRIES: u32 = 12;
 
 /// A fault in force.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Faults {
     calm_until: Nanos,
     /// Other data is to be served over this link once all is calm.
     wanted: Option<usize>,
+    /// How often it was calm in vain since.
+    tries: u32,
 }
 
 impl Faults {
@@ -94,9 +98,10 @@ impl Faults {
         let server = env.links[link].server;
         let busy = devices.iter().any(|device| device.busy_on(link));
         let Some(met) = self.begin(env, devices, &fault) else {
-            if class == FaultClass::OtherData && wanted.is_none() && can_tell(env, devices, link) {
+            self.tries = if wanted.is_some() { self.tries + 1 } else { 0 };
+            if class == FaultClass::OtherData && self.tries < TRIES && can_tell(env, devices, link) {
                 self.wanted = Some(link);
-                self.calm_until = env.now + WAIT_FOR_CALM;
+                self.calm_until = env.now + if wanted.is_some() { CALM } else { WAIT_FOR_CALM };
             }
             return;
         };
@@ -198,7 +203,8 @@ impl Faults {
             }
             FaultClass::Hang => env.servers[server].hang = true,
             FaultClass::OtherData => {
-                if !self.can_compare(env, devices, link) {
+                let met = devices.iter().any(|device| device.busy_on(link));
+                if !met || !self.can_compare(env, devices, link) {
                     return None;
                 }
                 kill(env, devices, server);

@@ -146,10 +146,7 @@ impl Judge {
                 let proposal = self.running(settings);
                 self.shadow().set_proposal(proposal);
             }
-            _ => {
-                let Some(recorded) = point.recorded() else { unreachable!("the two without are above") };
-                self.shadow().on(at, &recorded);
-            }
+            _ => drop(self.shadow().on(at, point)),
         }
     }
 

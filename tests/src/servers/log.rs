@@ -11,6 +11,8 @@ pub struct Interval {
     pub kind: String,
     /// Number of the connection, within one run of the server.
     pub connection: String,
+    /// First byte, 0 where there is none.
+    pub offset: u64,
     /// Length in bytes, 0 where there is none.
     pub count: u64,
     /// When the server began.
@@ -42,8 +44,16 @@ pub fn read_log(path: &Path) -> Vec<Interval> {
             }
         } else {
             open.insert(key, intervals.len());
-            let Entry { connection, kind, count, at_us: begin_us, .. } = entry;
-            intervals.push(Interval { kind, connection, count, begin_us, end_us: begin_us, returned: false });
+            let Entry { connection, kind, offset, count, at_us: begin_us, .. } = entry;
+            intervals.push(Interval {
+                kind,
+                connection,
+                offset,
+                count,
+                begin_us,
+                end_us: begin_us,
+                returned: false,
+            });
         }
     }
     close_all(&mut intervals, &mut open, last_us);
@@ -61,6 +71,7 @@ struct Entry {
     connection: String,
     id: String,
     kind: String,
+    offset: u64,
     count: u64,
     returns: bool,
 }
@@ -74,10 +85,13 @@ impl Entry {
         let connection = words.next()?.strip_prefix("connection=")?.to_owned();
         let kind = words.next()?;
         let id = words.next()?.strip_prefix("id=")?.to_owned();
-        let count = words.find_map(|word| word.strip_prefix("count=0x"));
-        let count = count.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
-        let returns = kind.starts_with("...");
-        Some(Self { at_us, connection, id, kind: kind.trim_start_matches('.').to_owned(), count, returns })
+        let mut number = |name: &str| {
+            let hex = words.find_map(|word| word.strip_prefix(name));
+            hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0)
+        };
+        let (offset, count) = (number("offset=0x"), number("count=0x"));
+        let (kind, returns) = (kind.trim_start_matches('.').to_owned(), kind.starts_with("..."));
+        Some(Self { at_us, connection, id, kind, offset, count, returns })
     }
 }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use engine::{Event, GateOffer, Offer, SessionId};
-use nbd::Command::{Flush, Write};
+use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, SECOND, Unproven};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, SECOND, Unproven};
 
 use crate::script::{Script, Sent, device, offer};
 
@@ -112,10 +112,13 @@ fn a_restarted_gate_ends_a_doubt_after_reloads() {
     assert_eq!(s.engine.status(s.now).quarantined, 0);
 }
 
-/// W10, F2: what a process before left in the servers' caches, a FLUSH asks all of them for.
+/// W10, F2, F8: what a process before left in the servers' caches is flushed at once, without a host asking; until
+/// that is answered a FLUSH of a host asks all of them for it as well.
 #[test]
 fn after_a_crash_a_flush_goes_to_every_cache() {
     let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    let own = [s.take(), s.take()];
+    assert!(own.iter().all(|sent| sent.command == Flush) && own[0].path != own[1].path);
     let flush = s.request(Flush, 0, 0);
     let (one, other) = (s.take(), s.take());
     assert!(one.command == Flush && other.command == Flush && one.path != other.path);
@@ -123,6 +126,9 @@ fn after_a_crash_a_flush_goes_to_every_cache() {
     assert_eq!(s.result(flush), None);
     s.answer(other, Ok(()));
     assert_eq!(s.result(flush), Some(Ok(())));
+    for sent in own {
+        s.answer(sent, Ok(()));
+    }
     s.request(Flush, 0, 0);
     assert_eq!(s.sent.len(), 1, "F10: any will do from then on");
 }
@@ -132,21 +138,28 @@ fn after_a_crash_a_flush_goes_to_every_cache() {
 fn after_a_crash_a_cache_that_stays_away_is_not_waited_for_for_ever() {
     let mut s = Script::new(&DeviceProgram { unclean: true, ..device(2) });
     s.open_path(0, offer());
+    let own = s.take();
+    assert_eq!((own.command, own.path), (Flush, 0));
+    s.answer(own, Ok(()));
     let flush = s.request(Flush, 0, 0);
-    let sent = s.take();
-    s.answer(sent, Ok(()));
     s.wait_alive(4 * SECOND, |_| true);
     assert_eq!(s.result(flush), None);
     s.wait_alive(2 * SECOND, |_| true);
-    let sent = s.sent.iter().position(|sent| sent.command == Flush).expect("F10: asked somewhere");
-    let sent = s.sent.remove(sent).expect("found");
-    s.answer(sent, Ok(()));
-    assert_eq!(s.result(flush), Some(Ok(())));
+    for sent in flushes_of(&mut s, 0) {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(flush), Some(Ok(())), "F10: asked somewhere");
     assert!(s.events.contains(&"cache_unproven"));
     s.open_path(1, offer());
-    s.request(Flush, 0, 0);
-    let sent: Vec<_> = s.sent.iter().filter(|sent| sent.command == Flush).collect();
-    assert!(sent.iter().any(|sent| sent.path == 1), "it is back, and asked");
+    assert_eq!(flushes_of(&mut s, 1).len(), 1, "it is back, and asked");
+}
+
+/// Takes the FLUSHes that a path was sent.
+fn flushes_of(s: &mut Script, path: usize) -> Vec<Sent> {
+    let is_one = |sent: &Sent| sent.command == Flush && sent.path == path;
+    let flushes = s.sent.iter().copied().filter(is_one).collect();
+    s.sent.retain(|sent| !is_one(sent));
+    flushes
 }
 
 /// Path 1 answers nothing until that is noticed; returns a canary that it owes.
@@ -165,24 +178,25 @@ fn falls_silent(s: &mut Script) -> Sent {
 #[test]
 fn after_a_crash_a_cache_whose_link_is_silent_is_waited_for() {
     let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    let own = s.take();
+    assert_eq!(own.path, 0, "that of path 1 is not answered");
+    s.answer(own, Ok(()));
     s.wait_alive(6 * SECOND, |_| true);
     falls_silent(&mut s);
     let flush = s.request(Flush, 0, 0);
-    let sent = s.take();
-    s.answer(sent, Ok(()));
-    assert_eq!((sent.command, sent.path), (Flush, 0));
     assert_eq!((s.result(flush), s.nothing_sent()), (None, true), "F2: the other cache is inherited as well");
     s.reset(1);
     s.wait_alive(4 * SECOND, |_| true);
     assert_eq!((s.result(flush), s.events.contains(&"cache_unproven")), (None, false));
     s.wait_alive(2 * SECOND, |_| true);
     assert!(s.events.contains(&"cache_unproven"));
-    let at = s.sent.iter().position(|sent| sent.command == Flush).expect("F10: asked somewhere");
-    let sent = s.sent.remove(at).expect("just found");
-    s.answer(sent, Ok(()));
-    assert_eq!((sent.path, s.result(flush)), (0, Some(Ok(()))));
+    for sent in flushes_of(&mut s, 0) {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(flush), Some(Ok(())), "F10: asked somewhere");
 
     s.open_path(1, offer());
+    assert_eq!(flushes_of(&mut s, 1).len(), 1, "at once");
     let canary = falls_silent(&mut s);
     let flush = s.request(Flush, 0, 0);
     assert_eq!((s.result(flush), s.nothing_sent()), (None, true), "it was back");
@@ -193,12 +207,51 @@ fn after_a_crash_a_cache_whose_link_is_silent_is_waited_for() {
     assert_eq!(s.result(flush), Some(Ok(())));
 }
 
+/// W10, W7: nor is a path waited for without end that stands and answers errors: what is behind it is told as unproven.
+#[test]
+fn after_a_crash_a_path_that_answers_eio_is_waited_for_as_long() {
+    let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
+    for own in flushes_of(&mut s, 1) {
+        s.answer(own, Ok(()));
+    }
+    s.wait_alive(6 * SECOND, |_| true);
+    flushes_of(&mut s, 0);
+    while s.state(0) != "down" {
+        s.request(Read, 0, 4096);
+        while !s.nothing_sent() {
+            let sent = s.take();
+            s.answer(sent, if sent.path == 0 { Err(Errno::Io) } else { Ok(()) });
+        }
+    }
+    let flush = s.request(Flush, 0, 0);
+    stays_sick(&mut s, 4 * SECOND);
+    assert_eq!((s.result(flush), s.events.contains(&"cache_unproven")), (None, false));
+    stays_sick(&mut s, 2 * SECOND);
+    assert!(s.events.contains(&"cache_unproven"));
+    for sent in flushes_of(&mut s, 1) {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(flush), Some(Ok(())));
+}
+
+/// For so long path 0 answers its canaries with EIO, and path 1 well.
+fn stays_sick(s: &mut Script, time: Nanos) {
+    let end = s.now + time;
+    while s.now < end {
+        s.wait_alive(10 * MILLISECOND, |sent| sent.path == 1);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path == 0 && sent.command == Read) {
+            let canary = s.sent.remove(at).expect("just found");
+            s.answer(canary, Err(Errno::Io));
+        }
+    }
+}
+
 /// F9: nothing is retained of what the process before left in a cache, so if the first FLUSH of it fails that is a
 /// loss, told once, of which also sessions hear that are opened later, until an operator clears it.
 #[test]
 fn an_inherited_cache_that_fails_its_flush_is_a_loss() {
     let mut s = Script::up(&DeviceProgram { unclean: true, ..device(2) });
-    s.request(Flush, 0, 0);
+    assert_eq!(s.sent.len(), 2, "one of our own, before a host asks");
     for sent in std::mem::take(&mut s.sent) {
         s.answer(sent, Err(Errno::Io));
     }

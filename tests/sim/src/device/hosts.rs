@@ -180,7 +180,12 @@ impl Device {
     /// The engine says that something is lost for good: what is not there is not expected.
     pub(super) fn writes_lost(&mut self, text: &str) {
         self.loss_told = true;
+        // What a process before left, and nothing that this one retains.
+        let inherited = text.starts_with("the process before this one");
         for sector in named_range(text, self.plan.sector_bytes as usize).unwrap_or(0..self.plan.sectors) {
+            if inherited && !self.oracle.is_forgotten(sector) {
+                continue;
+            }
             // What still shows may be gone with the next cache: the history has nothing of it any more.
             let stable = self.medium.stable(sector);
             let shows: Vec<Value> = self.medium.views(sector).chain([stable]).collect();
