@@ -5,17 +5,20 @@
 //! when a path has said nothing for the interval: 1 s while its device is busy (so a standby
 //! path is known to be good when it is needed), 10 s while the device is idle.
 //!
-//! **Spread.** Each path is up to a quarter of the interval early by its own fixed phase. Paths
+//! **Spread.** Each canary is up to a quarter of the interval early, drawn anew each time. Paths
 //! that came up together therefore drift apart, and a thousand idle devices do not probe in
-//! one instant. A fixed grid of probe times would spread them at once, but then a canary is
+//! one instant. A fixed time for each path would spread them at once, but then a canary is
 //! due right after a reply or half an interval late; this one is never late.
+//!
+//! **Grid.** Canaries start at multiples of 1/64 of the interval. Those of many idle paths wake a
+//! reactor once for several; waking is most of what an idle path costs.
 //!
 //! Canaries are reads of the same kind as host I/O on the same connection: a health channel of
 //! its own says "good" while I/O hangs. Paths that are down are probed by connecting
 //! ([`crate::backoff`]).
 
 use crate::Nanos;
-use crate::limits::{CANARY_INTERVAL_MIN, CANARY_PHASE_DIVISOR};
+use crate::limits::{CANARY_GRID_DIVISOR, CANARY_INTERVAL_MIN, CANARY_PHASE_DIVISOR};
 
 /// Paces the probes of one path.
 #[derive(Clone, Debug)]
@@ -50,13 +53,17 @@ impl Canary {
         self.last_sent = Some(now);
     }
 
-    /// When the next canary is due: between 3/4 and 1 interval after the path last answered
-    /// (`last_activity`) or was last probed, whichever is later. A time in the past means now.
+    /// When the next canary is due: at a multiple of 1/64 interval, between 47/64 and 64/64 interval
+    /// after the path last answered (`last_activity`) or was last probed, whichever is later. A
+    /// time in the past means now.
     pub fn next_due(&self, last_activity: Nanos, device_busy: bool) -> Nanos {
         let interval = if device_busy { self.interval } else { self.idle };
         let early_max = interval / CANARY_PHASE_DIVISOR;
-        let early = ((u128::from(self.phase_draw) * u128::from(early_max)) >> u64::BITS) as u64;
         let quiet_since = last_activity.max(self.last_sent.unwrap_or(0));
-        quiet_since.saturating_add(interval - early)
+        // Multiplied by an odd number a uniform draw stays one; another one after each reply.
+        let draw = self.phase_draw.wrapping_mul(quiet_since.wrapping_mul(2) | 1);
+        let early = ((u128::from(draw) * u128::from(early_max)) >> u64::BITS) as u64;
+        let due = quiet_since.saturating_add(interval - early);
+        due - due % (interval / CANARY_GRID_DIVISOR)
     }
 }

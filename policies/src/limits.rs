@@ -185,6 +185,8 @@ pub const CANARY_DEADLINE: Nanos = SECOND;
 pub const CANARY_INTERVAL_MIN: Nanos = 10 * MILLISECOND;
 /// Canaries come up to 1/4 of the interval early, by the phase of the path.
 pub const CANARY_PHASE_DIVISOR: u64 = 4;
+/// Canaries start at multiples of 1/64 of the interval, several paths' at once.
+pub const CANARY_GRID_DIVISOR: u64 = 64;
 
 // Return to service.
 

@@ -142,8 +142,7 @@ fn proven(fault: Fault) {
     let fio = rig.fio().arg("--bs=8k").start(&rig.dir, "fio");
     let (active, passive) = active_and_passive(&rig);
     rig.node.await_in_use(DEVICE, &[PATHS[active]], 100);
-    rig.inject(active, fault);
-    rig.await_noticed(active, u64::MAX);
+    rig.take_down(active, fault);
     rig.heal(active, fault);
     let before = [0, 1].map(|path| rig.node.path(DEVICE, PATHS[path]).completed());
     wait::until_true("the load to go on", || {
@@ -198,9 +197,7 @@ fn proven_on_misbehaving_servers(fault: Fault) {
     for _ in 0..2 {
         let (active, passive) = active_and_passive(&rig);
         rig.node.await_in_use(DEVICE, &[PATHS[active]], 100);
-        rig.inject(active, fault);
-        rig.await_noticed(active, u64::MAX);
-        rig.assert_exercised(active, fault);
+        rig.take_down(active, fault);
         rig.heal(active, fault);
         let completed = |path: usize| rig.node.path(DEVICE, PATHS[path]).completed();
         let before = [completed(active), completed(passive)];
@@ -239,8 +236,7 @@ fn proven_exclusion_outlasts_quiesce() {
     let fio = rig.fio().arg("--bs=8k").start(&rig.dir, "fio");
     let (active, passive) = active_and_passive(&rig);
     rig.node.await_in_use(DEVICE, &[PATHS[active]], 100);
-    rig.inject(active, Fault::Stop);
-    rig.await_noticed(active, u64::MAX);
+    rig.take_down(active, Fault::Stop);
     wait::pass(Duration::from_secs(4));
     assert_eq!(host_requests(&rig, passive).len(), 0, "the other server was used without proof");
     rig.heal(active, Fault::Stop);

@@ -48,7 +48,7 @@ fn a_stopped_holdfast_blames_no_path() {
             }
         }
     }
-    assert!(seen.len() > 1000, "the storage saw only {} writes", seen.len());
+    assert!(seen.len() > 100, "the storage saw only {} writes", seen.len());
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "writes sent more than once: {twice:?}");
 }

@@ -63,10 +63,7 @@ fn pull_each(fault: Fault, paths: usize, fio_arguments: &[&str]) {
     rig.await_all_in_use();
 
     for (path, name) in PATHS.iter().enumerate().take(paths) {
-        let errors_before = rig.node.path(DEVICE, name).errors;
-        rig.inject(path, fault);
-        rig.await_noticed(path, errors_before);
-        rig.assert_exercised(path, fault);
+        rig.break_path(path, fault);
         load.await_progress(300);
         rig.heal(path, fault);
         // It carries requests again, if only the share of a path on probation; the next

@@ -4,7 +4,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
-use tests_support::holdfast::{Config, Device, Node, command};
+use tests_support::holdfast::{Config, Device, Node, PathStatus, command};
 use tests_support::servers::{Nbdkit, Server};
 use tests_support::storage::{Faults, Options, Storage};
 use tests_support::{Endpoint, Fabric, Fio, FioOptions, LinkFault, Load, TestDir, wait};
@@ -313,17 +313,24 @@ impl Rig {
         }
     }
 
-    /// Fails unless the fault that a path has now touched traffic (rule T6).
-    pub(crate) fn assert_exercised(&self, path: usize, fault: Fault) {
+    /// Whether the fault that a path has now touched traffic (rule T6); `fired_before` is what
+    /// [`Rig::faults_fired`] said before it.
+    fn is_exercised(&self, path: usize, fault: Fault, fired_before: u64) -> bool {
         match fault {
             Fault::Reset | Fault::DropToStorage | Fault::DropFromStorage => {
-                assert!(self.fabric.caught_packets(path) > 0, "{fault:?} caught no packet");
+                self.fabric.caught_packets(path) > 0
             }
-            Fault::Eio | Fault::CutPayload => {
-                assert!(self.storage(path).record().faults_fired() > 0, "{fault:?} never happened");
-            }
+            Fault::Eio | Fault::CutPayload => self.faults_fired(path, fault) > fired_before,
             // The path's own state is the evidence: nothing else takes it down.
-            Fault::Kill | Fault::Stop | Fault::LinkDown => {}
+            Fault::Kill | Fault::Stop | Fault::LinkDown => true,
+        }
+    }
+
+    /// How often a fault of a misbehaving storage has happened.
+    pub(crate) fn faults_fired(&self, path: usize, fault: Fault) -> u64 {
+        match fault {
+            Fault::Eio | Fault::CutPayload => self.storage(path).record().faults_fired(),
+            _ => 0,
         }
     }
 
@@ -340,10 +347,24 @@ impl Rig {
         }
     }
 
-    /// Waits until a path has shown that the fault reached it.
-    pub(crate) fn await_noticed(&self, path: usize, errors_before: u64) {
-        self.node.await_path(DEVICE, PATHS[path], "to notice its fault", |status| {
-            !status.is_up() || status.errors > errors_before
+    /// Breaks a path, and waits until the fault has touched traffic (T6) and Holdfast blames the path for it.
+    pub(crate) fn break_path(&mut self, path: usize, fault: Fault) {
+        let errors = self.node.path(DEVICE, PATHS[path]).errors;
+        // A path on probation is not up either: down it must be, or blamed.
+        self.inject_until(path, fault, |status| status.state == "down" || status.errors > errors);
+    }
+
+    /// The same, until Holdfast has taken the path out for it.
+    pub(crate) fn take_down(&mut self, path: usize, fault: Fault) {
+        self.inject_until(path, fault, |status| !status.is_up());
+    }
+
+    /// Both must hold: on a machine short of processors a path may be suspect for a moment without any fault.
+    fn inject_until(&mut self, path: usize, fault: Fault, noticed: impl Fn(&PathStatus) -> bool) {
+        let fired = self.faults_fired(path, fault);
+        self.inject(path, fault);
+        self.node.await_path(DEVICE, PATHS[path], &format!("to notice {fault:?}"), |status| {
+            noticed(status) && self.is_exercised(path, fault, fired)
         });
     }
 

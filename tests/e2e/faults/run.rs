@@ -152,35 +152,10 @@ impl Run {
 
     /// Breaks a path that carries I/O, and waits until all have felt it and the hosts go on.
     fn break_path(&mut self, path: usize, fault: Fault) {
-        let errors = self.rig.node.path(DEVICE, PATHS[path]).errors;
-        let fired = self.faults_fired(path, fault);
-        self.rig.inject(path, fault);
         self.broken.push((path, fault));
-        let since = self.hosts.progress();
-        // A path on probation is not up either: down it must be, or blamed.
-        self.rig.node.await_path(DEVICE, PATHS[path], "to notice its fault", |status| {
-            status.state == "down" || status.errors > errors
-        });
-        self.assert_exercised(path, fault, fired);
-        self.hosts.await_progress(since);
+        self.rig.break_path(path, fault);
+        self.hosts.await_progress(self.hosts.progress());
         self.count(format!("{fault:?}"));
-    }
-
-    /// The fault reached traffic, or what it stands in is seen from outside (T6).
-    fn assert_exercised(&self, path: usize, fault: Fault, fired_before: u64) {
-        match fault {
-            Fault::Eio | Fault::CutPayload => {
-                assert!(self.faults_fired(path, fault) > fired_before, "{fault:?} never happened");
-            }
-            _ => self.rig.assert_exercised(path, fault),
-        }
-    }
-
-    fn faults_fired(&self, path: usize, fault: Fault) -> u64 {
-        match fault {
-            Fault::Eio | Fault::CutPayload => self.rig.storage(path).record().faults_fired(),
-            _ => 0,
-        }
     }
 
     /// Active-passive: the path carries the I/O. A fault of a path that carries none shows little.
@@ -275,7 +250,7 @@ impl Run {
         self.rig.node.await_path(DEVICE, name, "to be out", |status| {
             (status.state == "drained" || status.state == "down") && (is_broken || status.inflight == 0)
         });
-        let since = self.assert_serves();
+        let since = self.await_served();
         let completed = self.rig.node.path(DEVICE, name).completed();
         self.hosts.await_progress(since);
         let now = self.rig.node.path(DEVICE, name).completed();
@@ -288,10 +263,12 @@ impl Run {
         }
     }
 
-    /// The hosts are served now; where they are.
-    fn assert_serves(&self) -> Progress {
-        let state = self.rig.node.device(DEVICE).state();
-        assert!(state == "optimal" || state == "degraded", "a path is well and the device is {state}");
+    /// Waits until the hosts are served; where they are then. A moment may pass: the path that is left may just be
+    /// suspect, on a machine short of processors, without any fault.
+    fn await_served(&self) -> Progress {
+        wait::until_true("a path that is well to serve", || {
+            matches!(self.rig.node.device(DEVICE).state().as_str(), "optimal" | "degraded")
+        });
         self.hosts.progress()
     }
 
@@ -310,7 +287,7 @@ impl Run {
         let count = || self.rig.node.device(DEVICE).paths().len();
         self.rig.reload(&[line], Some(path));
         wait::until_true("the path to be gone", || count() == all - 1);
-        self.hosts.await_progress(self.assert_serves());
+        self.hosts.await_progress(self.await_served());
         self.rig.reload(&[line], None);
         wait::until_true("the path to be there again", || count() == all);
         if !self.is_broken(path) {
