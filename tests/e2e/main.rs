@@ -7,6 +7,7 @@
 
 mod api;
 mod cache;
+mod complaints;
 mod exclusive;
 mod explain;
 mod faults;

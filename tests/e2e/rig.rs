@@ -96,6 +96,7 @@ pub(crate) struct RigOptions {
     misbehaving: bool,
     mixed: bool,
     log: bool,
+    filters: Vec<(usize, &'static str, Vec<String>)>,
     gates: bool,
     one_cache: bool,
 }
@@ -110,6 +111,7 @@ impl RigOptions {
             misbehaving: false,
             mixed: false,
             log: false,
+            filters: Vec::new(),
             gates: false,
             one_cache: true,
         }
@@ -144,6 +146,12 @@ impl RigOptions {
     /// nbdkit servers that log every request to `requests-NAME`.
     pub(crate) fn logging(mut self) -> Self {
         self.log = true;
+        self
+    }
+
+    /// A filter of the nbdkit server of one path, with its parameters.
+    pub(crate) fn filter(mut self, path: usize, name: &'static str, parameters: &[&str]) -> Self {
+        self.filters.push((path, name, parameters.iter().map(|&p| p.to_owned()).collect()));
         self
     }
 
@@ -194,6 +202,10 @@ impl RigOptions {
         if self.log {
             let log = format!("logfile={}", dir.text(&format!("requests-{name}")));
             nbdkit = nbdkit.filter("log", &[&log, "logappend=true"]);
+        }
+        for (_, name, parameters) in self.filters.iter().filter(|(index, ..)| *index == path) {
+            let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
+            nbdkit = nbdkit.filter(name, &parameters);
         }
         let server = nbdkit.start_within(fabric.storage(), dir, &format!("nbdkit-{name}"), &endpoint);
         PathServer::Real(server)
