@@ -174,6 +174,7 @@ fn take_sample(
     options: &CompareOptions,
     dir: &Path,
 ) -> Result<Sample, PeerError> {
+    rig.settle()?;
     let before = Meter::read(rig, index)?;
     let measured = run_client(&rig.targets[index], workload, options, dir);
     let after = Meter::read(rig, index)?;

@@ -4,6 +4,7 @@
 //! One storage process serves them all, so that a change of its speed hits all alike. Idle targets cost nothing worth
 //! counting; starting them anew for each sample would.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub(super) struct Rig {
     pub(super) targets: Vec<Running>,
     /// Behind the targets, so that they end first.
     pub(super) storage: Listener,
+    /// What the storage keeps its content in, if that is a file.
+    file: Option<File>,
 }
 
 impl Proxy {
@@ -103,14 +106,23 @@ impl Rig {
         targets: &[Target],
         binaries: &Binaries,
     ) -> Result<Self, PeerError> {
-        let storage = match storage {
-            Storage::Memory => peers::memory(dir, size_bytes)?,
-            Storage::File => peers::file(dir, size_bytes)?,
+        let (storage, file) = match storage {
+            Storage::Memory => (peers::memory(dir, size_bytes)?, None),
+            Storage::File => {
+                let (listener, image) = peers::file(dir, size_bytes)?;
+                (listener, Some(image))
+            }
         };
         fill(&storage.uri(), size_bytes)?;
         let start = |target: &Target| start_target(*target, dir, &storage, binaries);
         let targets = targets.iter().map(start).collect::<Result<Vec<Running>, PeerError>>()?;
-        Ok(Self { targets, storage })
+        Ok(Self { targets, storage, file })
+    }
+
+    /// Writes out what the target before has left in the page cache: the next one's FLUSH would pay for it.
+    pub(super) fn settle(&self) -> Result<(), PeerError> {
+        let synced = self.file.as_ref().map_or(Ok(()), File::sync_all);
+        synced.map_err(|e| PeerError::new(format!("the storage's file: {e}")))
     }
 }
 

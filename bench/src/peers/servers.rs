@@ -81,11 +81,11 @@ pub fn memory(dir: &Path, size_bytes: u64) -> Result<Listener, PeerError> {
 /// # Errors
 ///
 /// The file cannot be made, or it does not start.
-pub fn file(dir: &Path, size_bytes: u64) -> Result<Listener, PeerError> {
+pub fn file(dir: &Path, size_bytes: u64) -> Result<(Listener, fs::File), PeerError> {
     let image = dir.join("image");
-    let made = fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
-    made.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
-    nbdkit("storage", dir, &["file".to_owned(), image.display().to_string()])
+    let made = fs::File::create(&image).and_then(|file| file.set_len(size_bytes).map(|()| file));
+    let file = made.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
+    Ok((nbdkit("storage", dir, &["file".to_owned(), image.display().to_string()])?, file))
 }
 
 /// nbdkit's nbd plugin in front of a port.

@@ -288,6 +288,7 @@ impl Engine {
             self.failed = false;
         } else {
             self.held_since.get_or_insert(self.now);
+            self.end_pauses();
         }
     }
 

@@ -61,6 +61,7 @@ impl Engine {
         lane.last_active = now;
         let (path, linked) = (lane.path, lane.linked);
         let slot = lane.settle(index);
+        lane.answered_sent = lane.answered_sent.max(slot.sent_at);
         if linked {
             self.link_domain(self.paths[path].domain);
         }
@@ -210,9 +211,8 @@ impl Engine {
             Use::Piece { piece: answered.piece, flush_after: false, flushing: true, moved: answered.moved };
         let cookie = lane.take(now, used, 0, false, 0);
         let index = lane.find(cookie).unwrap_or_else(|| unreachable!("just taken"));
-        lane.slot_mut(index).flush_mark = acked;
+        lane.mark_flush(index, acked);
         lane.slot_mut(index).turn = turn;
-        lane.slot_mut(index).patient = true;
         self.pieces.get_mut(answered.piece).copies += 1;
         self.act(Action::Send {
             lane: answered.lane,

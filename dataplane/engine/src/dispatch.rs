@@ -194,6 +194,28 @@ impl Engine {
                 share_ppm,
             });
         }
+        self.prefer_undelayed();
+    }
+
+    /// Of the candidates those on which nothing has to wait for a FLUSH, if there is one (`behind`).
+    fn prefer_undelayed(&mut self) {
+        let delayed = self.candidate_paths.iter().filter(|&&path| self.is_delayed(path)).count();
+        if delayed == 0 || delayed == self.candidate_paths.len() {
+            return;
+        }
+        for at in (0..self.candidate_paths.len()).rev() {
+            if self.is_delayed(self.candidate_paths[at]) {
+                self.candidate_paths.remove(at);
+                self.candidates.remove(at);
+            }
+        }
+    }
+
+    /// Whatever lane of the path is used, what is sent now likely waits for a FLUSH.
+    fn is_delayed(&self, path: usize) -> bool {
+        let mut lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
+        lanes.clone().any(|lane| lane.behind.waits())
+            && !lanes.any(|lane| lane.is_trusted() && !lane.behind.waits())
     }
 
     /// Requests and bytes in flight of a path that has room for one more.
@@ -293,7 +315,7 @@ impl Engine {
             })
             .min_by_key(|&slot| {
                 let lane = self.lane_at(slot);
-                (lane.suspicion.is_some(), lane.in_flight_bytes, lane.in_flight)
+                (lane.suspicion.is_some(), lane.behind.waits(), lane.in_flight_bytes, lane.in_flight)
             })
     }
 
@@ -431,9 +453,12 @@ impl Engine {
         *cookie = lane.take(now, used, *len, write, payload_bytes);
         let (lane_id, sent_cookie) = (lane.id, *cookie);
         let Some(index) = lane.find(*cookie) else { unreachable!("just taken") };
-        lane.slot_mut(index).flush_mark = mark;
+        if command_is_flush {
+            lane.mark_flush(index, mark);
+        } else {
+            lane.behind.on_request();
+        }
         lane.slot_mut(index).turn = turn;
-        lane.slot_mut(index).patient = command_is_flush;
         lane.slot_mut(index).durable = write && flags.contains(CommandFlags::FUA);
         lane.slot_mut(index).paced = paced;
         if paced {

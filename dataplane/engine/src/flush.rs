@@ -165,6 +165,13 @@ impl Engine {
         entry.acked > entry.flushed && elsewhere && sick && !self.is_reachable(domain)
     }
 
+    /// A FLUSH can only be answered when this domain is back.
+    pub(crate) fn flush_waits_for(&self, domain: usize) -> bool {
+        let entry = &self.domains[domain];
+        let dirty = entry.acked > entry.flushed && entry.lost.is_none();
+        !self.is_reachable(domain) && (dirty || self.asks_for_inherited(domain))
+    }
+
     fn send_flush(&mut self, key: Key) -> bool {
         let Kind::Flush { domain } = self.pieces.get(key).kind else {
             panic!("not a flush in the flush queue")
@@ -265,8 +272,7 @@ impl Engine {
         lane.drain_flushed = true;
         let cookie = lane.take(now, Use::DrainFlush, 0, false, 0);
         let Some(index) = lane.find(cookie) else { unreachable!("just taken") };
-        lane.slot_mut(index).flush_mark = mark;
-        lane.slot_mut(index).patient = true;
+        lane.mark_flush(index, mark);
         let (flags, data) = (CommandFlags::empty(), SendData::None);
         let lane = lane.id;
         self.next_tick = self.next_tick.min(now + crate::health::TICK);

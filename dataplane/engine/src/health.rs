@@ -6,9 +6,10 @@
 //! aborted after a second; its requests move at once. A request past its age
 //! moves by itself and makes the lane *suspect*: nothing new is issued on it while
 //! a sibling is usable, but it stays open, for its late reply is worth more than a
-//! closed socket. Only if it stays suspect for [`GIVE_UP`] it becomes a zombie and
-//! the path connects anew. The last usable path is given four times as long, and
-//! then it is shown as down but used all the same: there is nowhere to go.
+//! closed socket. Only if it stays suspect for [`GIVE_UP`], while others are idle or answer what
+//! was sent later, it becomes a zombie and the path connects anew. The last usable path is
+//! given four times as long, and then it is shown as down but used all the same: there
+//! is nowhere to go.
 //!
 //! Work in flight is looked at every [`TICK`]; an idle device has no tick, only
 //! its next canary.
@@ -277,12 +278,20 @@ impl Engine {
                 self.close(slot, Close::Abort);
             }
             Cause::Overdue | Cause::CanaryOverdue | Cause::Outrun | Cause::WindowClosed
-                if lasted >= GIVE_UP && !self.active.last_resort =>
+                if lasted >= GIVE_UP && self.others_answer(slot, suspicion.since) =>
             {
                 self.give_up(slot);
             }
             _ => {}
         }
+    }
+
+    /// Another lane is well: idle, or it has answered what was sent since then. Where none is, it is
+    /// the storage that is slow: its answer comes on this lane first, if it is not closed before.
+    fn others_answer(&self, slot: u16, since: Nanos) -> bool {
+        let well = |lane: &Lane| lane.is_trusted() && (lane.is_empty() || lane.answered_sent >= since);
+        let mut others = self.lanes.iter().flatten().filter(|lane| lane.id.slot != slot);
+        !self.active.last_resort && others.any(well)
     }
 
     /// A drained path's lanes may finish; a failed one's only for a moment.

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 
 use program::Nanos;
 
+use crate::behind::BehindFlush;
 use crate::slab::Key;
 use crate::verify::Verify;
 use crate::{LaneId, Offer};
@@ -174,6 +175,8 @@ pub(crate) struct Lane {
     pub(crate) verify: Option<Verify>,
     pub(crate) opened_at: Nanos,
     pub(crate) last_reply: Nanos,
+    /// When the newest request was sent that it has answered.
+    pub(crate) answered_sent: Nanos,
     /// Last byte either way that proves the peer alive.
     pub(crate) last_active: Nanos,
     pub(crate) last_sample: Nanos,
@@ -199,6 +202,8 @@ pub(crate) struct Lane {
     /// Known to be of the server process that holds what its cache domain has acknowledged
     /// (F6): the first lane of the domain, and every one that was up while such a lane answered.
     pub(crate) linked: bool,
+    /// What waits for a FLUSH.
+    pub(crate) behind: BehindFlush,
     /// The FLUSH of a drained lane was sent.
     pub(crate) drain_flushed: bool,
     /// Requests in flight, host pieces only.
@@ -240,6 +245,7 @@ impl Lane {
             verify: None,
             opened_at: now,
             last_reply: now,
+            answered_sent: 0,
             last_active: now,
             last_sample: 0,
             canary_sent: None,
@@ -253,6 +259,7 @@ impl Lane {
             broken: false,
             timed: true,
             linked: false,
+            behind: BehindFlush::default(),
             drain_flushed: false,
             in_flight: 0,
             in_flight_bytes: 0,
@@ -339,6 +346,14 @@ impl Lane {
         (u64::from(generation) << 16) | u64::from(index)
     }
 
+    /// What was just taken is a FLUSH that covers `mark` writes of its cache domain.
+    pub(crate) fn mark_flush(&mut self, index: u16, mark: u64) {
+        let slot = self.slot_mut(index);
+        (slot.flush_mark, slot.patient) = (mark, true);
+        let end = slot.frame_end;
+        self.behind.on_flush(end);
+    }
+
     /// The slot a reply's cookie names; `None` if there is none in flight.
     pub(crate) fn find(&self, cookie: u64) -> Option<u16> {
         let index = (cookie & 0xffff) as u16;
@@ -370,6 +385,7 @@ impl Lane {
         self.slots[index as usize] = Slot { generation: slot.generation, ..FREE_SLOT };
         self.free.push(index);
         self.used -= 1;
+        self.behind.on_settled(slot.patient, slot.frame_end);
         if matches!(slot.used, Use::Piece { .. }) {
             self.in_flight -= 1;
             self.in_flight_bytes -= slot.len;

@@ -181,7 +181,10 @@ impl Engine {
         path.proven = true;
         path.refusal = None;
         path.told = None;
-        path.backoff.reset();
+        path.steering.paused = false;
+        if !path.steering.limit.holds_out(now, false) {
+            path.backoff.reset();
+        }
         path.attempts = 0;
         self.decide_accepted(slot);
         self.note_cache(index, offer.gate.as_ref());
@@ -313,6 +316,9 @@ impl Engine {
         self.forget_removed(index);
         self.regroup();
         self.after_proof();
+        if lane.accepted {
+            self.pace_held_out(index);
+        }
         self.open_lanes();
     }
 

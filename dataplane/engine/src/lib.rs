@@ -14,6 +14,7 @@ extern crate alloc;
 mod accept;
 mod action;
 mod active;
+mod behind;
 mod budget;
 mod check;
 mod compact;

@@ -48,6 +48,8 @@ pub(crate) struct Steering {
     pub(crate) since: Nanos,
     /// It was held out when last looked at: probation follows when that ends.
     held: bool,
+    /// Held out, it waits before it connects again.
+    pub(crate) paused: bool,
     /// Only a portal failed: it comes back to the place it had.
     pub(crate) keeps_place: bool,
 }
@@ -174,12 +176,41 @@ impl Engine {
         self.decide_hold_out_over(index);
         let now = self.now;
         let path = &mut self.paths[index];
+        if path.steering.standing.is_some() {
+            path.backoff.reset();
+        }
         if path.steering.standing.is_some() && !carries {
             path.probation = Some(policies::Probation::start(now));
             path.explain(
                 "probation",
                 String::from("its hold-out time is over: canaries first, then a small share"),
             );
+        }
+    }
+
+    /// A path that is held out has lost its connection: it is in no hurry to connect. At once, one that flickers would be
+    /// reset and told of ten times a second; it waits like one that cannot be reached, unless something waits for it.
+    pub(crate) fn pace_held_out(&mut self, index: usize) {
+        let (now, domain) = (self.now, self.paths[index].domain);
+        let path = &self.paths[index];
+        let held = path.admin == Admin::In && path.steering.limit.holds_out(now, false);
+        let in_doubt = self.doubts.iter().any(|doubt| doubt.path == index);
+        if !held || in_doubt || !self.has_sibling(index) || self.flush_waits_for(domain) {
+            return;
+        }
+        let draw = self.draw();
+        let path = &mut self.paths[index];
+        path.steering.paused = true;
+        path.reconnect_at = path.reconnect_at.max(now + path.backoff.next_delay(draw));
+        self.decide_pause(index);
+    }
+
+    /// No path is left: those that wait though they may be well are tried now.
+    pub(crate) fn end_pauses(&mut self) {
+        for path in &mut self.paths {
+            if core::mem::take(&mut path.steering.paused) {
+                path.reconnect_at = self.now;
+            }
         }
     }
 

@@ -20,7 +20,7 @@ const PROBATION: Nanos = 10 * SECOND + 300 * MILLISECOND;
 /// The longest pause between two attempts to connect.
 const RECONNECT: Nanos = 37 * SECOND + 500 * MILLISECOND;
 /// Runs of which the median counts.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 3;
 /// 256 MiB: a range in doubt is a small part of it.
 const LARGE: usize = 65_536;
 
@@ -188,12 +188,16 @@ fn a_slow_path_costs_little_once_it_is_known() {
     }
 }
 
-/// Nobody is to blame: all paths are used as before, and the hosts get what the storage gives.
+/// Nobody is to blame: the hosts get what the storage gives, and all paths are in use when it is over.
 #[test]
 fn when_all_are_slow_it_is_the_storage() {
-    let (at, healed) = (START + 10 * SECOND, START + 130 * SECOND);
-    let end = healed + 30 * SECOND;
-    for (slow_ms, depth) in [(100, 1), (100, 8), (900, 1), (900, 8)] {
+    for (slow_ms, depth) in
+        [100, 900, 2000, 5000].into_iter().flat_map(|slow_ms| [(slow_ms, 1), (slow_ms, 4)])
+    {
+        let (at, healed) = (START + 10 * SECOND, START + 130 * SECOND);
+        // Requests that are sent again at their age are counted against the paths: `marginal`, 10 min at most.
+        let beyond_age = slow_ms >= 1000;
+        let end = healed + if beyond_age { 630 * SECOND } else { 30 * SECOND };
         let mut plan = plan(2, depth, end);
         plan.faults.slow = Some(slow_ms * MILLISECOND);
         for server in &mut plan.servers {
@@ -201,7 +205,7 @@ fn when_all_are_slow_it_is_the_storage() {
         }
         let slow = [0, 1].map(|link| fault(FaultClass::Slow, link, at, healed - at));
         let seen = run(&plan, 1, &slow);
-        let from = at + 2 * SECOND;
+        let from = at + 20 * SECOND;
         let most = depth as u64 * (healed - from) / ((slow_ms + 20) * MILLISECOND + 2 * plan.latency);
         let answers = seen.answers(from, healed);
         let first = seen.answers_over(0, end - 10 * SECOND, end);
@@ -214,7 +218,9 @@ fn when_all_are_slow_it_is_the_storage() {
         );
         assert!(answers * 100 >= most * 90, "{answers} answers of {most}");
         assert!(first > 0 && first < both, "{first} of {both} over the first path");
-        assert_always_up(&seen);
+        if !beyond_age {
+            assert_always_up(&seen);
+        }
     }
 }
 

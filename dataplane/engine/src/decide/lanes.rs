@@ -207,6 +207,17 @@ impl Engine {
         self.decide(&decision);
     }
 
+    /// It is held out, and waits before it connects again.
+    pub(crate) fn decide_pause(&mut self, index: usize) {
+        let wait = self.paths[index].reconnect_at.saturating_sub(self.now);
+        let decision = self
+            .on_path(index, "wait before it connects again: it is held out", "failure-limit")
+            .time("next attempt in", wait, Limit::AtMost(RECONNECT_MAX))
+            .refused("connect at once", "one that flickers would be reset and told of time and again")
+            .until("the wait is over, no other path is left, or `path reinstate`");
+        self.decide(&decision);
+    }
+
     /// Its identity is proven: it may carry I/O (3.8).
     pub(crate) fn decide_accepted(&mut self, slot: u16) {
         let lane = self.lane_at(slot);

@@ -2,6 +2,7 @@
 //! One test per rule the engine carries out; the numbers are those of the rules.
 #![allow(missing_docs)]
 
+mod behind;
 mod caches;
 mod costs;
 mod explained;
@@ -111,6 +112,34 @@ fn a_frame_that_did_not_leave_whole_is_not_in_doubt() {
         s.answer(again, Ok(()));
         assert_eq!(s.engine.status(s.now).quarantined, 0, "{sent_bytes} bytes had left");
     }
+}
+
+/// W15: storage that is slow over all paths is waited for; the answer comes where it was asked first.
+#[test]
+fn no_lane_is_given_up_while_nobody_answers() {
+    let mut s = Script::up(&device(2));
+    s.wait_alive(100 * MILLISECOND, |_| true);
+    let tag = s.request(Read, 0, 4096);
+    let slow = s.take();
+    s.wait(5 * SECOND);
+    assert_eq!(s.closing, [], "it may still answer");
+    s.answer(slow, Ok(()));
+    assert_eq!(s.result(tag), Some(Ok(())));
+}
+
+/// W15: an idle sibling is well, though it has answered nothing since.
+#[test]
+fn a_lane_is_given_up_while_the_others_are_idle() {
+    let mut s = Script::up(&device(2));
+    s.wait_alive(100 * MILLISECOND, |_| true);
+    while s.state(0) != "down" {
+        s.wait_alive(10 * MILLISECOND, |sent| sent.path != 0);
+    }
+    s.sent.clear();
+    s.wait(1_900 * MILLISECOND);
+    assert_eq!(s.closing, []);
+    s.wait(200 * MILLISECOND);
+    assert!(!s.closing.is_empty() && s.nothing_sent(), "given up, and the other had nothing to answer");
 }
 
 /// W1, W15: a server that only stops answering keeps its connection; its late reply ends

@@ -57,6 +57,36 @@ fn complaint_16_a_flapping_path_costs_nothing_after_a_minute() {
     }
 }
 
+/// A link that flickers for an hour: held out, the path is not connected and reset without pause.
+#[test]
+fn complaint_16_a_flickering_link_is_tried_ever_less_often() {
+    let mut s = Script::up(&device(2));
+    let mut connects = 0;
+    for _ in 0..36_000 {
+        if s.opening.iter().any(|(_, path)| *path == 0) {
+            s.open_path(0, crate::script::offer());
+            connects += 1;
+        }
+        // Up for 50 ms, gone for 50 ms.
+        s.wait_alive(50 * MILLISECOND, |_| true);
+        if s.lanes.iter().any(|(_, path, _)| *path == 0) {
+            s.reset(0);
+        }
+        s.wait_alive(50 * MILLISECOND, |_| true);
+    }
+    assert!((10..=300).contains(&connects), "{connects} connections");
+    assert!(s.events.len() < 1000, "{} events", s.events.len());
+    assert_eq!(decided(&s, 0, "wait before it connects again: it is held out").rule, "failure-limit");
+    // The other path goes: this one is tried at once.
+    s.reset(1);
+    s.wait(0);
+    s.open_path(0, crate::script::offer());
+    let read = s.request(Read, 0, 4096);
+    let sent = s.sent.pop_back().expect("sent at once");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+}
+
 /// More than five failures in ten minutes: held out for 30 s, then it begins with canaries. A
 /// reset whose connection is back at once is a failure, too.
 #[test]
