@@ -136,13 +136,22 @@ impl Engine {
             self.pieces.get_mut(key).queued = false;
             if self.pieces.get(key).state == crate::request::PieceState::Done {
                 self.forget_piece(key);
-            } else if !self.send_flush(key) {
-                if let Kind::Flush { domain } = self.pieces.get(key).kind {
-                    self.bound_wait_for_inherited(domain);
-                }
+            } else if !self.send_flush(key) && !self.send_elsewhere(key) {
                 self.enqueue(key, false);
             }
         }
+    }
+
+    /// Its domain cannot be asked now. Where another FLUSH has covered it meanwhile any will do: it may stay away, or
+    /// come back as another cache.
+    fn send_elsewhere(&mut self, key: Key) -> bool {
+        let Kind::Flush { domain } = self.pieces.get(key).kind else { return false };
+        self.bound_wait_for_inherited(domain);
+        if domain == ANY || self.is_reachable(domain) {
+            return false;
+        }
+        self.free_flush(key);
+        matches!(self.pieces.get(key).kind, Kind::Flush { domain: ANY }) && self.send_flush(key)
     }
 
     /// A FLUSH waits for a cache whose only paths answer errors that others do not: that may go on for long, and a
@@ -193,7 +202,8 @@ impl Engine {
         true
     }
 
-    /// A FLUSH that lost its lane asks any other if nothing is dirty where it was asked: that path may stay away.
+    /// A FLUSH that lost its lane, or never got one, asks any other if nothing is dirty where it was asked: that path may
+    /// stay away.
     pub(crate) fn free_flush(&mut self, key: Key) {
         let piece = self.pieces.get_mut(key);
         let Kind::Flush { domain } = piece.kind else { return };

@@ -207,6 +207,29 @@ fn after_a_crash_a_cache_whose_link_is_silent_is_waited_for() {
     assert_eq!(s.result(flush), Some(Ok(())));
 }
 
+/// F2, F4: a FLUSH that waits for room on its path asks another when the path is gone and nothing is dirty there any more,
+/// because a FLUSH before it has covered that.
+#[test]
+fn a_queued_flush_of_a_clean_cache_does_not_wait_for_its_path() {
+    let mut program = device(2);
+    program.paths[0].in_flight = 1;
+    let mut s = Script::up(&program);
+    s.request(Write, 0, 4096);
+    let write = s.take();
+    assert_eq!(write.path, 0);
+    s.answer(write, Ok(()));
+    let flushes = [(); 3].map(|()| s.request(Flush, 0, 0));
+    let first = s.take();
+    assert!(first.path == 0 && s.nothing_sent(), "there is room for one");
+    s.answer(first, Ok(()));
+    assert_eq!(s.take().path, 0, "the second");
+    s.reset(0);
+    for sent in flushes_of(&mut s, 1) {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(flushes.map(|flush| s.result(flush)), [Some(Ok(())); 3]);
+}
+
 /// W10, W7: nor is a path waited for without end that stands and answers errors: what is behind it is told as unproven.
 #[test]
 fn after_a_crash_a_path_that_answers_eio_is_waited_for_as_long() {
