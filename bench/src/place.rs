@@ -95,9 +95,12 @@ impl Place {
 /// A file full of stamped sectors: on blank storage Holdfast cannot tell that two paths lead to the same data.
 fn make_image(dir: &Path, size_bytes: u64) -> Result<PathBuf, PeerError> {
     let image = dir.join("image");
-    let sized = std::fs::File::create(&image).and_then(|file| file.set_len(size_bytes));
-    sized.map_err(|e| PeerError::new(format!("{}: {e}", image.display())))?;
+    let wrong = |e: std::io::Error| PeerError::new(format!("{}: {e}", image.display()));
+    let file = std::fs::File::create(&image).map_err(wrong)?;
+    file.set_len(size_bytes).map_err(wrong)?;
     let server = peers::nbdkit("fill", dir, &["file".to_owned(), image.display().to_string()])?;
     fill(&server.uri(), size_bytes)?;
+    // Else the first FLUSH of the first run writes all of it out, and everybody behind it waits.
+    file.sync_all().map_err(wrong)?;
     Ok(image)
 }
