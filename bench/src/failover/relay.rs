@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
 use crate::peers::PeerError;
 
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -59,13 +57,12 @@ impl Relay {
         let links = std::mem::take(&mut *self.shared.links());
         for end in &links {
             end.aborted.store(true, Ordering::SeqCst);
-            let abort = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-            // Both fail only for a connection that is over already.
-            let _ = setsockopt(&end.stream, sockopt::Linger, &abort);
         }
         for end in &links {
-            // Wakes the copying threads and sends nothing; what they drop then is reset.
-            let _ = end.stream.shutdown(Shutdown::Read);
+            // The kernel sends the reset in this call and wakes the copying threads. Closing would do it when they have let
+            // go of the socket, and until a busy machine lets them the requests of a host would go nowhere. It
+            // fails only for a connection that is over already.
+            let _ = rustix::net::connect_unspec(&end.stream);
         }
         links.len()
     }

@@ -121,7 +121,7 @@ pub struct Outcome {
 ///
 /// Something did not start, or silence is wanted and this user may not make it.
 pub fn run(options: &StallOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let place = Place::new(&options.place)?;
+    let place = Place::in_memory(&options.place)?;
     let cases = case::cases(&options.kinds);
     if cases.iter().any(|case| case.kind.is_silence()) {
         silence::enter_namespace()?;
