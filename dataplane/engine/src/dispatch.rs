@@ -11,6 +11,7 @@ use alloc::collections::VecDeque;
 
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
 use policies::Candidate;
+use policies::limits::FULL_SHARE_PPM;
 use program::{AccessPolicy, Writers};
 
 use crate::engine::Engine;
@@ -183,7 +184,7 @@ impl Engine {
             if native_only && form_of(piece, offer) != Form::Native {
                 continue;
             }
-            let share_ppm = path.probation.as_ref().map_or(1_000_000, |p| p.share_ppm(self.now).max(1));
+            let share_ppm = path.probation.as_ref().map_or(FULL_SHARE_PPM, |p| p.share_ppm(self.now).max(1));
             self.candidate_paths.push(index);
             self.candidates.push(Candidate {
                 in_flight,
@@ -197,10 +198,13 @@ impl Engine {
         self.prefer_undelayed();
     }
 
-    /// Of the candidates those on which nothing has to wait for a FLUSH, if there is one (`behind`).
+    /// Of the candidates those on which nothing has to wait for a FLUSH (`behind`), if there is one that may have a full
+    /// share: probation is not cut short for it.
     fn prefer_undelayed(&mut self) {
-        let delayed = self.candidate_paths.iter().filter(|&&path| self.is_delayed(path)).count();
-        if delayed == 0 || delayed == self.candidate_paths.len() {
+        let full = |at: usize| self.candidates[at].share_ppm == FULL_SHARE_PPM;
+        let delayed = |at: &usize| self.is_delayed(self.candidate_paths[*at]);
+        let all = 0..self.candidate_paths.len();
+        if !all.clone().any(|at| delayed(&at)) || !all.clone().any(|at| full(at) && !delayed(&at)) {
             return;
         }
         for at in (0..self.candidate_paths.len()).rev() {

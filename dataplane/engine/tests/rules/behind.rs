@@ -2,7 +2,7 @@
 //! What is sent behind a FLUSH waits for it where the server does one request at a time.
 
 use nbd::Command::{Flush, Read, Write};
-use program::DeviceProgram;
+use program::{DeviceProgram, MILLISECOND};
 
 use crate::script::{Script, Sent, device};
 
@@ -76,6 +76,24 @@ fn an_answer_from_ahead_of_a_flush_tells_nothing() {
         s.answer(sent, Ok(()));
     }
     assert_eq!(reads_on(&mut s, flush.path, 40), 4);
+}
+
+/// A path that has to earn its share gets no more of it because another has a FLUSH under way.
+#[test]
+fn probation_is_not_cut_short() {
+    let mut s = Script::up(&wide(2));
+    s.reset(1);
+    s.wait(0);
+    s.open_path(1, crate::script::offer());
+    s.wait_alive(500 * MILLISECOND, |_| true);
+    assert_eq!(s.state(1), "probation");
+    s.request(Write, 0, 4096);
+    let write = s.take();
+    assert_eq!(write.path, 0);
+    s.answer(write, Ok(()));
+    s.request(Flush, 0, 0);
+    assert_eq!(s.take().path, 0);
+    assert!(reads_on(&mut s, 0, 40) >= 38, "it has its small share");
 }
 
 #[test]
