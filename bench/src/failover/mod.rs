@@ -124,7 +124,7 @@ pub struct Outcome {
 ///
 /// Something did not start. What the host saw is in the runs.
 pub fn run(options: &FailoverOptions, progress: &mut dyn FnMut(&Run)) -> Result<Outcome, PeerError> {
-    let place = Place::new(&options.place)?;
+    let place = Place::in_memory(&options.place)?;
     let mut runs = Vec::new();
     for number in 0..options.runs {
         for fault in &options.faults {

@@ -46,11 +46,7 @@ pub(super) struct Rig {
 impl Rig {
     /// Starts everything and waits until both paths are up.
     pub(super) fn start(dir: &Path, image: &Path, binary: &Path, fault: Fault) -> Result<Self, PeerError> {
-        let server = |name: &str| {
-            // One thread per connection: nbdkit 1.32 aborts when a connection with several replies pending goes away.
-            let words = ["--threads=1".to_owned(), "file".to_owned(), image.display().to_string()];
-            peers::nbdkit(name, dir, &words)
-        };
+        let server = |name: &str| peers::of_image(name, dir, image);
         let servers = [server("storage-0")?, server("storage-1")?];
         let relay = if fault == Fault::Reset { Some(Relay::start(servers[0].port)?) } else { None };
         let first_port = relay.as_ref().map_or(servers[0].port, Relay::port);

@@ -9,4 +9,6 @@ mod servers;
 pub use error::PeerError;
 pub use holdfast::{Device, Holdfast, PathStatus, binary};
 pub use process::{Process, free_port, search_path, version_of};
-pub use servers::{Listener, file, haproxy, memory, nbdkit, nbdkit_at, nbdkit_relay, qemu_relay, uri_of};
+pub use servers::{
+    Listener, file, haproxy, memory, nbdkit, nbdkit_at, nbdkit_relay, of_image, qemu_relay, uri_of,
+};

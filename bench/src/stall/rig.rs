@@ -87,14 +87,7 @@ impl Rig {
 }
 
 fn nbdkits(dir: &Path, image: &Path) -> Result<Storage, PeerError> {
-    let server = |name: &str| {
-        // One thread per connection: nbdkit 1.32 aborts when a connection with several replies pending goes away.
-        // Without extents: at each connect nbdkit looks for a hole in the file, and where that is memory it occupies a
-        // processor for 16 ms for each GiB.
-        let words = ["--threads=1", "--filter=noextents", "file"].map(str::to_owned);
-        let words: Vec<String> = words.into_iter().chain([image.display().to_string()]).collect();
-        peers::nbdkit(name, dir, &words)
-    };
+    let server = |name: &str| peers::of_image(name, dir, image);
     let [one, two]: [Listener; 2] = [server("storage-0")?, server("storage-1")?];
     let ports = [one.port, two.port];
     Ok(Storage { servers: vec![one.process, two.process], ports, export: "" })
