@@ -98,7 +98,7 @@ pub const HEDGE_BASELINE_FALL_DIVISOR: u64 = 8;
 pub const HEDGE_WINS_SUSPECT: u32 = 3;
 /// And it owes an answer for at least this long: a server that was not scheduled for a moment, or a burst
 /// of load, looks the same for less.
-pub const HEDGE_SUSPECT_AFTER: Nanos = 10 * MILLISECOND;
+pub const HEDGE_SUSPECT_AFTER: Nanos = 50 * MILLISECOND;
 
 // Fail-slow paths.
 
