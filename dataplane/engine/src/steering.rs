@@ -194,8 +194,10 @@ impl Engine {
         let (now, domain) = (self.now, self.paths[index].domain);
         let path = &self.paths[index];
         let held = path.admin == Admin::In && path.steering.limit.holds_out(now, false);
-        let in_doubt = self.doubts.iter().any(|doubt| doubt.path == index);
-        if !held || in_doubt || !self.has_sibling(index) || self.flush_waits_for(domain) {
+        // Only a gate, asked over it, ends a doubt sooner.
+        let gated = path.offer.is_some_and(|offer| offer.gate.is_some());
+        let to_be_fenced = gated && self.doubts.iter().any(|doubt| doubt.path == index);
+        if !held || to_be_fenced || !self.has_sibling(index) || self.flush_waits_for(domain) {
             return;
         }
         let draw = self.draw();
