@@ -32,7 +32,7 @@ pub struct Canary {
 impl Canary {
     /// `interval` while the device is busy, `idle` while it is not; below 10 ms counts
     /// as 10 ms, `idle` is at least `interval`. `phase_draw` is uniform over all of `u64`, one
-    /// draw for the life of a path.
+    /// for the life of a path; all draws of its phases follow from it.
     pub fn new(interval: Nanos, idle: Nanos, phase_draw: u64) -> Self {
         let interval = interval.max(CANARY_INTERVAL_MIN);
         Self { interval, idle: idle.max(interval), phase_draw, last_sent: None }

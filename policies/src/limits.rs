@@ -183,7 +183,7 @@ pub const DEVICE_BUSY: Nanos = 10 * SECOND;
 pub const CANARY_DEADLINE: Nanos = SECOND;
 /// Shorter canary intervals are taken as this: a probe is not a load test.
 pub const CANARY_INTERVAL_MIN: Nanos = 10 * MILLISECOND;
-/// Canaries come up to 1/4 of the interval early, by the phase of the path.
+/// Canaries come up to 1/4 of the interval early, by a draw.
 pub const CANARY_PHASE_DIVISOR: u64 = 4;
 /// Canaries start at multiples of 1/64 of the interval, several paths' at once.
 pub const CANARY_GRID_DIVISOR: u64 = 64;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tests_support::{Load, wait};
+use tests_support::{Load, TestDir, wait};
 
 use crate::rig::{DEVICE, Fault, Rig, RigOptions};
 
@@ -21,7 +21,8 @@ fn path_events(rig: &Rig, after: u64, path: &str) -> Vec<String> {
 /// with them, and every write fails.
 #[test]
 fn complaint_6_good_checks_do_not_keep_a_bad_path_in_use() {
-    let trigger = std::env::temp_dir().join(format!("hft-complaint-6-{}", std::process::id()));
+    let dir = TestDir::new();
+    let trigger = dir.join("writes-fail");
     let file = format!("error-pwrite-file={}", trigger.display());
     let mut rig =
         RigOptions::new(2).filter(0, "error", &["error-pwrite=EIO", "error-pwrite-rate=100%", &file]).start();
@@ -99,7 +100,7 @@ fn complaint_16_a_flickering_link_makes_no_storm() {
     let written = lines(&mut rig) - lines_before;
     println!("{FLICKERS} flickers: {} events, {written} lines", events.len());
     assert!(!events.is_empty(), "the link did not flicker");
-    assert!(events.len() <= 200 && written <= 80, "{} events, {written} lines", events.len());
+    assert!(events.len() <= 150 && written <= 70, "{} events, {written} lines", events.len());
     assert!(rig.node.process().descriptors() <= descriptors + 4, "connections pile up");
     assert!(path_events(&rig, before, "b").is_empty(), "the other path is well");
 

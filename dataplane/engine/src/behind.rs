@@ -11,7 +11,7 @@
 //! |---|---|
 //! | fewer than [`BEHIND_MAX`] requests were sent | takes more |
 //! | that many, and none of them was answered before it | takes more only where no other path does |
-//! | one was, ever | is never asked again |
+//! | one was, ever | takes more, from then on |
 
 /// So many requests try whether the server answers past a FLUSH.
 const BEHIND_MAX: u32 = 4;

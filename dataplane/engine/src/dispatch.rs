@@ -201,13 +201,13 @@ impl Engine {
     /// Of the candidates those on which nothing has to wait for a FLUSH (`behind`), if there is one that may have a full
     /// share: probation is not cut short for it.
     fn prefer_undelayed(&mut self) {
-        let full = |at: usize| self.candidates[at].share_ppm == FULL_SHARE_PPM;
-        let delayed = |at: &usize| self.is_delayed(self.candidate_paths[*at]);
-        let all = 0..self.candidate_paths.len();
-        if !all.clone().any(|at| delayed(&at)) || !all.clone().any(|at| full(at) && !delayed(&at)) {
+        let all = 0..self.candidates.len();
+        let delayed = |at: usize| self.is_delayed(self.candidate_paths[at]);
+        let instead = |at: usize| self.candidates[at].share_ppm == FULL_SHARE_PPM && !delayed(at);
+        if !all.clone().any(delayed) || !all.clone().any(instead) {
             return;
         }
-        for at in (0..self.candidate_paths.len()).rev() {
+        for at in all.rev() {
             if self.is_delayed(self.candidate_paths[at]) {
                 self.candidate_paths.remove(at);
                 self.candidates.remove(at);

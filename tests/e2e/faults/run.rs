@@ -263,11 +263,20 @@ impl Run {
         }
     }
 
-    /// Waits until the hosts are served; where they are then. A moment may pass: the path that is left may just be
-    /// suspect, on a machine short of processors, without any fault.
+    /// The hosts are served whenever a path is well, now and until they are; where they are then. On a machine short of
+    /// processors the path that is left may be suspect for a moment, and its state says so.
     fn await_served(&self) -> Progress {
         wait::until_true("a path that is well to serve", || {
-            matches!(self.rig.node.device(DEVICE).state().as_str(), "optimal" | "degraded")
+            let device = self.rig.node.device(DEVICE);
+            let served = matches!(device.state().as_str(), "optimal" | "degraded");
+            let well =
+                device.paths().into_iter().find(|path| matches!(path.state.as_str(), "up" | "standby"));
+            assert!(
+                served || well.is_none(),
+                "the device is {}, and a path is well: {well:?}",
+                device.state()
+            );
+            served
         });
         self.hosts.progress()
     }
