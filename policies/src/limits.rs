@@ -153,6 +153,11 @@ pub const LAST_PATH_FACTOR: u64 = 4;
 /// The request that waits may have been acknowledged just before the link went silent; then the
 /// canary is the first thing that owes an ACK, and hosts wait for both times in a row.
 pub const SILENCE_PROBE_AFTER: Nanos = 60 * MILLISECOND;
+/// The same in times what the oldest request on the lane is expected to take, if that is less: so
+/// much patience is enough on a lane that was not asked so for a while.
+pub const SILENCE_PROBE_FACTOR: u64 = 4;
+/// Never sooner than this: a busy machine does not answer for as long now and then.
+pub const SILENCE_PROBE_MIN: Nanos = 10 * MILLISECOND;
 /// A link is never called silent before this long without an ACK (rule W16).
 pub const SILENCE_FLOOR: Nanos = 200 * MILLISECOND;
 /// Retransmission time-outs without an ACK that make a link silent (rule W16).
@@ -310,6 +315,7 @@ const _: () = {
     assert!(WRITE_DEADLINE < QUIESCE, "quarantine must outlast the age that causes it");
     assert!(WRITE_DEADLINE < NO_PATH_HOLD, "a hold shorter than a deadline fails what would have moved");
     assert!(SILENCE_PROBE_AFTER < SILENCE_FLOOR, "a probe is out before its silence is judged");
+    assert!(SILENCE_PROBE_FACTOR > 1 && SILENCE_PROBE_MIN <= SILENCE_PROBE_AFTER);
     assert!(SILENCE_FLOOR < SILENCE_CEILING && SILENCE_CEILING < USER_TIMEOUT);
     assert!(SAMPLE_INTERVAL < SILENCE_FLOOR && SILENT_ABORT <= GIVE_UP && GIVE_UP <= USER_TIMEOUT);
     assert!(ASK_AGAIN < SECOND_OPINION && SECOND_OPINION < NO_PATH_HOLD && STRIKES > 1);

@@ -12,10 +12,19 @@
 //! twice the RTO most of the time: on a really cut link with an RTO of 204 ms the bare rule
 //! spoke after 1.65 s instead of 0.41 s, and then took it back.
 //!
+//! **When to ask.** What waits may have been acknowledged just before the link was cut: only bytes that
+//! leave after the cut owe an ACK, and if no host request follows these are a canary's. So the
+//! first canary goes when the oldest request has taken several times what it should, and not when a
+//! person would lose patience; on a lane that was asked within the canary interval the fixed time
+//! applies, so that slow requests cost no more than one small read a second.
+//!
 //! The judgement is suspicion: it steers and hedges. It is no proof that anything is finished.
 
 use crate::Nanos;
-use crate::limits::{MICROSECOND, MILLISECOND, SILENCE_CEILING, SILENCE_FLOOR, SILENCE_RTO_FACTOR};
+use crate::limits::{
+    MICROSECOND, MILLISECOND, SILENCE_CEILING, SILENCE_FLOOR, SILENCE_PROBE_AFTER, SILENCE_PROBE_FACTOR,
+    SILENCE_PROBE_MIN, SILENCE_RTO_FACTOR,
+};
 
 /// What the kernel knows of a lane's connection (TCP_INFO).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,15 +67,31 @@ pub enum Silence {
     WindowClosed,
 }
 
+/// Time without a byte, in nanoseconds, after which a lane with requests out gets a canary.
+/// `expected_ns`: what the oldest of them is expected to take ([`crate::Latency::expected_ns`]), 0 =
+/// unknown. `asked_lately`: a canary went within the canary interval.
+pub fn probe_after(expected_ns: Nanos, asked_lately: bool) -> Nanos {
+    if expected_ns == 0 || asked_lately {
+        return SILENCE_PROBE_AFTER;
+    }
+    expected_ns.saturating_mul(SILENCE_PROBE_FACTOR).clamp(SILENCE_PROBE_MIN, SILENCE_PROBE_AFTER)
+}
+
 /// Time without an ACK, in nanoseconds, that makes a link silent.
 pub fn limit(rto_us: u32) -> Nanos {
     (u64::from(rto_us) * MICROSECOND * SILENCE_RTO_FACTOR).clamp(SILENCE_FLOOR, SILENCE_CEILING)
 }
 
+/// Time until these bytes make the link silent if no ACK comes, in nanoseconds: when it is
+/// worth to look again. `None` where no ACK is owed.
+pub fn silent_in(evidence: &TcpEvidence) -> Option<Nanos> {
+    let without_ack = u64::from(evidence.last_ack_ms) * MILLISECOND;
+    (evidence.unacked > 0).then(|| limit(evidence.rto_us).saturating_sub(without_ack))
+}
+
 /// Judges one sample.
 pub fn judge(evidence: &TcpEvidence) -> Silence {
-    let without_ack = u64::from(evidence.last_ack_ms) * MILLISECOND;
-    if evidence.unacked > 0 && without_ack >= limit(evidence.rto_us) {
+    if silent_in(evidence) == Some(0) {
         Silence::LinkSilent
     } else if evidence.unacked == 0 && evidence.notsent_bytes > 0 {
         Silence::WindowClosed

@@ -3,7 +3,7 @@
 
 mod support;
 
-use policies::silence::{Silence, TcpEvidence, judge, limit};
+use policies::silence::{Silence, TcpEvidence, judge, limit, probe_after, silent_in};
 use support::MILLISECOND;
 
 fn evidence(unacked: u32, notsent_bytes: u32, last_ack_ms: u32, rto_us: u32) -> TcpEvidence {
@@ -39,6 +39,47 @@ fn the_limit_is_bounded_on_both_sides() {
     let limits_ms =
         [0, 99_999, 100_000, 100_001, 250_000, 500_000, u32::MAX].map(|rto_us| limit(rto_us) / MILLISECOND);
     assert_eq!(limits_ms, [200, 200, 200, 200, 500, 1_000, 1_000]);
+}
+
+/// A lane is asked when its oldest request takes much longer than it should, but for one that is
+/// not known or was asked a moment ago.
+#[test]
+fn a_lane_is_asked_by_what_its_requests_should_take() {
+    let asked_ms =
+        |expected_us: u64, lately| probe_after(expected_us * (MILLISECOND / 1_000), lately) / MILLISECOND;
+    assert_eq!(
+        [100, 2_500, 4_000, 14_999, 15_000, 1_000_000].map(|us| asked_ms(us, false)),
+        [10, 10, 16, 59, 60, 60]
+    );
+    assert_eq!(asked_ms(0, false), 60, "nothing is known");
+    assert_eq!(asked_ms(100, true), 60, "once in a canary interval");
+    assert_eq!(probe_after(u64::MAX, false) / MILLISECOND, 60);
+}
+
+/// Whoever looks again after the time that is named sees the silence, and not before it.
+#[test]
+fn it_says_when_the_limit_is_reached() {
+    assert_eq!(silent_in(&evidence(0, 4_096, 500, 5_000)), None, "no ACK is owed");
+    for (last_ack_ms, rto_us, left_ms) in [
+        (0, 5_000, 200),
+        (187, 5_000, 13),
+        (200, 5_000, 0),
+        (900, 5_000, 0),
+        (60, 204_000, 348),
+        (0, u32::MAX, 1_000),
+    ] {
+        let sample = evidence(1, 0, last_ack_ms, rto_us);
+        assert_eq!(silent_in(&sample), Some(left_ms * MILLISECOND), "{sample:?}");
+        let later = evidence(1, 0, last_ack_ms + left_ms as u32, rto_us);
+        assert_eq!(judge(&later), Silence::LinkSilent, "{later:?}");
+        if left_ms > 0 {
+            assert_eq!(
+                judge(&evidence(1, 0, later.last_ack_ms - 1, rto_us)),
+                Silence::Answering,
+                "{later:?}"
+            );
+        }
+    }
 }
 
 /// A cut link as the kernel shows it: `tcpi_rto` doubles at each retransmission. With it

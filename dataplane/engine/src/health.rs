@@ -152,8 +152,7 @@ impl Engine {
     fn check_silence(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        let quiet =
-            now - lane.last_active >= SILENCE_PROBE_AFTER && now - lane.last_sample >= SAMPLE_INTERVAL;
+        let quiet = now - lane.last_active >= SILENCE_PROBE_AFTER && now >= lane.next_sample;
         if lane.is_empty() || !quiet || lane.offer().local {
             return;
         }
@@ -162,9 +161,21 @@ impl Engine {
         if now - oldest < SILENCE_PROBE_AFTER {
             return;
         }
-        lane.last_sample = now;
+        lane.next_sample = now + SAMPLE_INTERVAL;
         let id = lane.id;
         self.act(Action::SampleTcp(id));
+    }
+
+    /// W16: a link is known to be silent at its limit, not at the tick after it: until then the
+    /// requests on it are slots that their hosts miss.
+    pub(crate) fn look_when_silent(&mut self, slot: u16) {
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        let left = lane.evidence.as_ref().and_then(policies::silence::silent_in);
+        let Some(left) = left.filter(|&left| left > 0 && lane.state != LaneState::Zombie) else { return };
+        // The kernel's clock is as coarse as a millisecond or worse: it may be just short of it then.
+        lane.next_sample = lane.next_sample.min(now + left.max(MILLISECOND));
+        self.next_tick = self.next_tick.min(self.lane_at(slot).next_sample);
     }
 
     /// No other lane is trusted.
@@ -350,8 +361,8 @@ impl Engine {
     fn sample_zombie(&mut self, slot: u16) {
         let now = self.now;
         let lane = self.lane_at_mut(slot);
-        if now - lane.last_sample >= ZOMBIE_SAMPLE_INTERVAL && !lane.offer().local {
-            lane.last_sample = now;
+        if now >= lane.next_sample && !lane.offer().local {
+            lane.next_sample = now + ZOMBIE_SAMPLE_INTERVAL;
             let id = lane.id;
             self.act(Action::SampleTcp(id));
         }
@@ -384,11 +395,19 @@ impl Engine {
             return Some(lane.last_canary + pace);
         }
         let regular = path.canary.next_due(lane.last_reply, self.is_busy());
-        // W16: with work in flight and not a byte for a while, a read tells whether
-        // the server or only that request is slow.
-        let quiet =
-            lane.oldest().map(|index| lane.slot(index).sent_at.max(lane.last_active) + SILENCE_PROBE_AFTER);
-        Some(quiet.map_or(regular, |quiet| quiet.min(regular)))
+        Some(self.quiet_due(lane).map_or(regular, |quiet| quiet.min(regular)))
+    }
+
+    /// W16: with work in flight and not a byte for a while, a read tells whether
+    /// the server or only that request is slow.
+    fn quiet_due(&self, lane: &Lane) -> Option<Nanos> {
+        let oldest = lane.slot(lane.oldest()?);
+        let quiet_since = oldest.sent_at.max(lane.last_active);
+        let asked_lately = quiet_since < lane.last_canary + self.program.canary.interval;
+        // How long a FLUSH takes says nothing, and is not known.
+        let latency = &self.paths[lane.path].latency;
+        let expected_ns = if oldest.patient { 0 } else { latency.expected_ns(oldest.write, oldest.len) };
+        Some(quiet_since + policies::silence::probe_after(expected_ns, asked_lately))
     }
 
     fn send_canaries(&mut self) {

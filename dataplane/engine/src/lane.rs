@@ -179,7 +179,8 @@ pub(crate) struct Lane {
     pub(crate) answered_sent: Nanos,
     /// Last byte either way that proves the peer alive.
     pub(crate) last_active: Nanos,
-    pub(crate) last_sample: Nanos,
+    /// The kernel is not asked about it before.
+    pub(crate) next_sample: Nanos,
     pub(crate) canary_sent: Option<Nanos>,
     /// When the last canary was sent, answered or not.
     pub(crate) last_canary: Nanos,
@@ -247,7 +248,7 @@ impl Lane {
             last_reply: now,
             answered_sent: 0,
             last_active: now,
-            last_sample: 0,
+            next_sample: 0,
             canary_sent: None,
             last_canary: 0,
             given_up_at: 0,

@@ -569,6 +569,7 @@ impl Engine {
             self.close(id.slot, Close::Abort);
             return;
         }
+        self.look_when_silent(id.slot);
         self.judge_unanswered(id.slot);
     }
 

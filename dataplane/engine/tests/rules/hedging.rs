@@ -36,6 +36,15 @@ fn take_read(s: &mut Script) -> Sent {
     }
 }
 
+/// No host request was sent; a canary that is due meanwhile is answered.
+fn no_copy_sent(s: &mut Script) -> bool {
+    while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Digest) {
+        let canary = s.sent.remove(at);
+        s.answer(canary.expect("it was found"), Ok(()));
+    }
+    s.nothing_sent()
+}
+
 /// A read that was sent twice: its tag, the first copy and the second.
 fn two_copies(s: &mut Script) -> (u64, Sent, Sent) {
     let read = s.request(Read, 0, 4096);
@@ -89,9 +98,9 @@ fn a_measured_read_is_hedged_at_the_floor_if_its_like_are_faster() {
     s.request(Read, 0, MIB);
     s.take();
     s.wait(COLD - 1);
-    assert!(s.nothing_sent(), "another size is not measured by that");
+    assert!(no_copy_sent(&mut s), "another size is not measured by that");
     s.wait(1);
-    assert_eq!(s.take().len, MIB);
+    assert_eq!(take_read(&mut s).len, MIB);
 }
 
 /// An age that has fallen since the timer was last set counts at once.
@@ -240,6 +249,8 @@ fn three_hedges_in_a_row_won_against_silence_make_a_path_suspect() {
     }
     // A server that was not scheduled for a moment looks the same.
     s.wait(HEDGE_SUSPECT_AFTER - 10 * MILLISECOND);
+    // The canary is not answered either.
+    s.sent.retain(|sent| sent.data != SendData::Digest);
     let (third, fourth) = (s.take(), s.take());
     let mut offset = 8 * 4096;
     let fresh = loop {
@@ -375,10 +386,10 @@ fn the_budget_bounds_second_copies() {
         let first = s.take();
         s.wait(COLD);
         if round == 8 {
-            assert!(s.nothing_sent(), "the ninth is refused");
+            assert!(no_copy_sent(&mut s), "the ninth is refused");
             assert_eq!(counts(&s), HedgeStatus { sent: 8, won: 8, lost: 0, refused: 1 });
         } else if round < 8 {
-            let second = s.take();
+            let second = take_read(&mut s);
             s.answer(second, Ok(()));
         }
         s.answer(first, Ok(()));
@@ -392,7 +403,7 @@ fn two_copies_of_measured(s: &mut Script) {
     s.request(Read, 0, 4096);
     let first = s.take();
     s.wait(COLD);
-    let second = s.take();
+    let second = take_read(s);
     assert_ne!(second.path, first.path);
 }
 
@@ -502,7 +513,7 @@ fn the_budget_can_be_changed() {
     s.request(Read, 0, 4096);
     let alone = s.take();
     s.wait(5 * COLD);
-    assert!(s.nothing_sent());
+    assert!(no_copy_sent(&mut s));
     s.answer(alone, Ok(()));
     s.event(Event::Program(program));
     let (_, _, second) = two_copies(&mut s);
