@@ -15,8 +15,8 @@
 
 use alloc::collections::VecDeque;
 
+use crate::covered::Covered;
 use crate::engine::Engine;
-use crate::replay::Covered;
 use crate::retain::Entry;
 
 /// A log shorter than this is left alone.

@@ -58,8 +58,8 @@ use crate::record::Record;
 use crate::replay::Replay;
 use crate::request::{Piece, Request};
 use crate::retain::Retention;
+use crate::samples::Identity;
 use crate::slab::{Key, Slab};
-use crate::verify::Identity;
 use crate::{Action, Event, Rules, SessionId};
 
 /// Counters shown in status.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Is a lane well? Canaries, silence, request age; and the timer (rules W15, W16).
+//! Is a lane well? Silence, request age; and the timer (rules W15, W16).
 //!
-//! Lane silence and request age are two things. A lane without a byte for 100 ms
-//! is looked at through the kernel: an unacknowledged link is *silent* and is
-//! aborted after a second; its requests move at once. A request past its age
+//! Lane silence and request age are two things. A lane with requests out and without a byte for
+//! [`SILENCE_PROBE_AFTER`] is looked at through the kernel (its canary may have gone before): an
+//! unacknowledged link is *silent* and is aborted after a second; its requests move at once. A request past its age
 //! moves by itself and makes the lane *suspect*: nothing new is issued on it while
 //! a sibling is usable, but it stays open, for its late reply is worth more than a
 //! closed socket. Only if it stays suspect for [`GIVE_UP`], while others are idle or answer what
@@ -14,25 +14,16 @@
 //! Work in flight is looked at every [`TICK`]; an idle device has no tick, only
 //! its next canary.
 
-use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use nbd::Errno;
 use policies::faults::FaultClass;
-use policies::limits::{
-    ASK_AGAIN, DEVICE_BUSY, GIVE_UP, LAST_PATH_FACTOR, PROBATION_CANARY_INTERVAL, SAMPLE_INTERVAL,
-    SILENCE_PROBE_AFTER, SILENT_ABORT, STRIKES, ZOMBIE_SAMPLE_INTERVAL,
-};
-use program::{DeviceCommand, MILLISECOND, Nanos, NoPath, Unproven, Writers};
+use policies::limits::{DEVICE_BUSY, GIVE_UP, SAMPLE_INTERVAL, SILENCE_PROBE_AFTER, SILENT_ABORT};
+use program::{MILLISECOND, Nanos};
 
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Suspicion, Use};
 use crate::path::Admin;
-use crate::record::DecisionPoint;
-use crate::request::RequestState;
-use crate::slab::Key;
-use crate::{Action, Close, LaneId};
+use crate::{Action, Close};
 
 /// How often lanes with work in flight are looked at.
 pub(crate) const TICK: Nanos = 25 * MILLISECOND;
@@ -198,12 +189,6 @@ impl Engine {
         })
     }
 
-    /// How long a canary may be unanswered.
-    pub(crate) fn canary_deadline(&self, slot: u16) -> Nanos {
-        let patience = if self.is_last(slot) { LAST_PATH_FACTOR } else { 1 };
-        self.program.canary.deadline * patience
-    }
-
     /// A request that is to be moved before the next tick is moved at its age, not at the tick.
     fn tick_at_next_age(&mut self) {
         for slot in 0..self.lanes.len() {
@@ -313,330 +298,5 @@ impl Engine {
         } else if self.overdue(slot).is_some() && self.has_sibling(index) {
             self.give_up(slot);
         }
-    }
-
-    /// W13: as long as its connection stands a zombie's writes are known alive. At the
-    /// hold they are let go without proof, and the zombie is kept for what its late replies
-    /// tell; with several writers nothing could be mended then, so it is closed instead.
-    fn check_zombie(&mut self, slot: u16) {
-        self.sample_zombie(slot);
-        let lane = self.lane_at(slot);
-        let hold = match self.program.no_path {
-            _ if self.program.unproven == Unproven::Hold && self.rules.w13_hold => Nanos::MAX,
-            NoPath::Hold(hold) => hold,
-            NoPath::Fail => self.program.quiesce,
-            NoPath::Forever => Nanos::MAX,
-        };
-        if !self.owes_proof(lane) {
-            self.decide_zombie_over(slot, "close the old connection: nothing on it can land any more");
-            self.close(slot, Close::Abort);
-            return;
-        }
-        let oldest = lane.oldest().map_or(0, |index| lane.slot(index).sent_at);
-        if self.now - oldest < hold {
-            return;
-        }
-        if self.program.writers == Writers::Many {
-            self.decide_zombie_over(slot, "close the old connection: the hold is over");
-            self.close(slot, Close::Abort);
-            return;
-        }
-        let path = lane.path;
-        let due = lane.in_order().filter(|(_, entry)| entry.write && self.now - entry.sent_at >= hold);
-        let pieces: Vec<Key> = due
-            .filter_map(|(_, entry)| match entry.used {
-                Use::Piece { piece, .. } => Some(piece),
-                _ => None,
-            })
-            .filter(|&piece| self.pieces.get(piece).quarantine.is_some())
-            .collect();
-        for piece in pieces {
-            self.report_let_go(piece, path);
-            self.decide_let_go(piece, path);
-            self.let_go(piece, path);
-        }
-    }
-
-    /// W13: what says that a zombie's writes are alive is that its peer's kernel acknowledges.
-    fn sample_zombie(&mut self, slot: u16) {
-        let now = self.now;
-        let lane = self.lane_at_mut(slot);
-        if now >= lane.next_sample && !lane.offer().local {
-            lane.next_sample = now + ZOMBIE_SAMPLE_INTERVAL;
-            let id = lane.id;
-            self.act(Action::SampleTcp(id));
-        }
-    }
-
-    fn check_probation(&mut self) {
-        let mut changed = false;
-        for index in 0..self.paths.len() {
-            let now = self.now;
-            if let Some(over) = self.paths[index].probation.take_if(|probation| probation.done(now)) {
-                self.decide_full_share(index, over.started());
-                changed = true;
-            }
-        }
-        if changed {
-            self.regroup();
-        }
-    }
-
-    fn canary_due(&self, slot: u16) -> Option<Nanos> {
-        let lane = self.lane_at(slot);
-        if lane.state != LaneState::Up || lane.canary_sent.is_some() || self.stopping {
-            return None;
-        }
-        let path = &self.paths[lane.path];
-        let waits_for_canaries =
-            path.sick || path.probation.as_ref().is_some_and(|probation| probation.share_ppm(self.now) == 0);
-        if waits_for_canaries {
-            let pace = if path.sick { self.program.canary.interval } else { PROBATION_CANARY_INTERVAL };
-            return Some(lane.last_canary + pace);
-        }
-        let regular = path.canary.next_due(lane.last_reply, self.is_busy());
-        Some(self.quiet_due(lane).map_or(regular, |quiet| quiet.min(regular)))
-    }
-
-    /// W16: with work in flight and not a byte for a while, a read tells whether
-    /// the server or only that request is slow.
-    fn quiet_due(&self, lane: &Lane) -> Option<Nanos> {
-        let oldest = lane.slot(lane.oldest()?);
-        let quiet_since = oldest.sent_at.max(lane.last_active);
-        let asked_lately = quiet_since < lane.last_canary + self.program.canary.interval;
-        // How long a FLUSH takes says nothing, and is not known.
-        let latency = &self.paths[lane.path].latency;
-        let expected_ns = if oldest.patient { 0 } else { latency.expected_ns(oldest.write, oldest.len) };
-        Some(quiet_since + policies::silence::probe_after(expected_ns, asked_lately))
-    }
-
-    fn send_canaries(&mut self) {
-        let slots = || (0..self.lanes.len() as u16).filter(|&slot| self.lanes[slot as usize].is_some());
-        if !slots().filter_map(|slot| self.canary_due(slot)).any(|due| due <= self.now) {
-            return;
-        }
-        // An idle device is woken once for all its lanes.
-        let early = if self.is_busy() { 0 } else { self.program.canary.idle / 8 };
-        for slot in 0..self.lanes.len() as u16 {
-            let due = self.lanes[slot as usize].as_ref().and_then(|_| self.canary_due(slot));
-            if due.is_none_or(|due| due > self.now + early) {
-                continue;
-            }
-            if !self.lane_at(slot).has_spare() {
-                continue;
-            }
-            let now = self.now;
-            let block = u64::from(self.lane_at(slot).offer().min_block_bytes.max(512));
-            let len = block.min(self.lane_at(slot).offer().size_bytes);
-            let lane = self.lane_at_mut(slot);
-            lane.canary_sent = Some(now);
-            lane.last_canary = now;
-            let path = lane.path;
-            self.paths[path].canary.on_sent(now);
-            if len > 0 {
-                self.internal_read(slot, Use::Canary, 0, len);
-            }
-        }
-    }
-
-    pub(crate) fn canary_reply(&mut self, id: LaneId, result: Result<(), Errno>) {
-        let now = self.now;
-        let lane = self.lane_mut(id);
-        let sent = lane.canary_sent.take();
-        let index = lane.path;
-        let good = result.is_ok();
-        match sent {
-            Some(sent) if good => {
-                self.answered_well(index, false, 0, now - sent);
-                self.note(|_| DecisionPoint::Canary { path: index, service_ns: now - sent });
-            }
-            // One that is out already is asked so that it tells when it is well.
-            _ if !self.paths[index].sick => self.in_trouble(index),
-            _ => {}
-        }
-        let path = &mut self.paths[index];
-        if !good {
-            path.errors += 1;
-            path.strikes = path.strikes.saturating_add(1);
-        } else if !path.sick {
-            path.strikes = 0;
-        }
-        if path.strikes >= STRIKES && !path.sick && self.has_sibling(index) {
-            let text = format!("{STRIKES} canary reads in a row were answered with an error");
-            self.sicken(index, text);
-        }
-        let path = &mut self.paths[index];
-        let before = path.probation.as_ref().map(|probation| probation.share_ppm(now));
-        if path.sick && path.probation.is_none() {
-            path.probation = Some(policies::Probation::start(now));
-        }
-        if let Some(probation) = path.probation.as_mut() {
-            probation.on_canary(now, good);
-            if path.sick && probation.share_ppm(now) > 0 {
-                path.sick = false;
-                path.strikes = 0;
-                path.explain("probation", String::from("canaries are good again: a small share first"));
-            }
-        }
-        let after = path.probation.as_ref().map(|probation| probation.share_ppm(now));
-        if before != after || !good {
-            self.decide_probation_step(index, good);
-        }
-        if before != after {
-            self.regroup();
-        }
-    }
-
-    /// How long a request may wait for want of a path.
-    pub(crate) fn hold_time(&self) -> Nanos {
-        match self.program.no_path {
-            NoPath::Hold(hold) => hold,
-            NoPath::Fail => 0,
-            NoPath::Forever => Nanos::MAX,
-        }
-    }
-
-    fn hold_end(&self) -> Option<Nanos> {
-        match (self.held_since, self.program.no_path) {
-            (Some(since), NoPath::Hold(hold)) if !self.failed => Some(since + hold),
-            _ => None,
-        }
-    }
-
-    fn check_hold(&mut self) {
-        let over = self.hold_end().is_some_and(|end| end <= self.now);
-        let at_once = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
-        if !over && !at_once {
-            return;
-        }
-        if over {
-            let hold = self.hold_end().zip(self.held_since).map(|(end, since)| end - since);
-            self.decide_hold_over("3.7", hold);
-            self.event(
-                "hold_over",
-                None,
-                "3.7",
-                String::from("no path came back within the hold: requests fail with EIO until one does"),
-            );
-            self.end_hold();
-            return;
-        }
-        self.fail_unstarted();
-    }
-
-    /// An operator's command.
-    pub(crate) fn device_command(&mut self, command: DeviceCommand) {
-        match command {
-            DeviceCommand::FailNow if self.held_since.is_some() => {
-                self.event("hold_ended", None, "operator", String::from("ended by `device fail-now`"));
-                self.decide_hold_over("operator", None);
-                self.end_hold();
-            }
-            DeviceCommand::FailNow => {}
-            DeviceCommand::ClearLoss => {
-                if self.lost_writes.take().is_some() {
-                    let text = "an operator has taken note of the loss: FLUSH and FUA work again";
-                    self.event("loss_cleared", None, "F9", text.into());
-                }
-            }
-        }
-    }
-
-    /// Requests fail until a path is back.
-    fn end_hold(&mut self) {
-        self.failed = true;
-        // Also what is on lanes that do not answer: there are no others.
-        let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
-        self.fail_all(&all, Errno::Io);
-    }
-
-    /// Fails every request that waits: for a path, for a range, for a domain.
-    pub(crate) fn fail_unstarted(&mut self) {
-        let waiting: Vec<Key> =
-            self.requests.iter().map(|(key, _)| key).filter(|&key| self.waits(key)).collect();
-        let errno = self.held_errno();
-        self.fail_all(&waiting, errno);
-    }
-
-    /// One that fails may end another (a grant): only those that are still there.
-    fn fail_all(&mut self, keys: &[Key], errno: Errno) {
-        for &key in keys {
-            if self.requests.contains(key) {
-                self.fail_request(key, errno);
-            }
-        }
-    }
-
-    /// Nothing of it is on a live lane.
-    fn waits(&self, key: Key) -> bool {
-        let request = self.requests.get(key);
-        if matches!(request.state, RequestState::Blocked | RequestState::AwaitingReplay) {
-            return true;
-        }
-        let mut next = request.first_piece;
-        let mut queued = false;
-        while let Some(piece) = next {
-            let piece = self.pieces.get(piece);
-            queued |= piece.queued && piece.state != crate::request::PieceState::Done;
-            next = piece.next;
-        }
-        queued
-    }
-
-    /// Requests that waited too long for something other than a path: a
-    /// quarantine or proof (W13, W20), a cache domain (F2), a second opinion on an EIO.
-    fn check_waiting(&mut self) {
-        let (now, hold) = (self.now, self.hold_time());
-        let switch_hangs = self.switch_hangs(hold);
-        let due: Vec<Key> = self
-            .requests
-            .iter()
-            .filter(|(key, request)| {
-                let flush = request.host.command == nbd::Command::Flush;
-                let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
-                // W5 with `unproven = "hold"`: proof may never come.
-                let unproven =
-                    request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
-                let stuck = (flush || switch_hangs) && self.waits(*key);
-                (blocked || unproven || stuck) && now - request.accepted >= hold
-            })
-            .map(|(key, _)| key)
-            .collect();
-        self.fail_all(&due, Errno::Io);
-        self.believe_parked();
-    }
-
-    fn believe_parked(&mut self) {
-        let now = self.now;
-        let due: Vec<Key> = self
-            .active
-            .parked
-            .iter()
-            .copied()
-            .filter(|&key| self.pieces.get(key).believe_at.is_some_and(|at| at <= now))
-            .collect();
-        for key in due {
-            self.active.parked.retain(|&parked| parked != key);
-            self.pieces.get_mut(key).queued = false;
-            if self.pieces.get(key).state == crate::request::PieceState::Done {
-                self.forget_piece(key);
-            } else {
-                self.piece_failed(key, Errno::Io);
-            }
-        }
-        self.ask_again();
-    }
-
-    /// The other paths are away, and the one that answered EIO may have been
-    /// mended: until the EIO is believed it is asked again every [`ASK_AGAIN`].
-    fn ask_again(&mut self) {
-        if self.active.parked.is_empty() || self.now < self.active.ask_again {
-            return;
-        }
-        self.active.ask_again = self.now + ASK_AGAIN;
-        for &key in &self.active.parked {
-            self.pieces.get_mut(key).refused_by = 0;
-        }
-        self.unpark();
     }
 }

@@ -7,27 +7,20 @@
 //! write is left on it. A lane whose link is silent is aborted, because bytes in
 //! our own send queue could still go out later.
 
-use alloc::format;
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+use alloc::string::String;
 
 use nbd::Errno;
 use policies::Probation;
 use policies::faults::FaultClass;
 use policies::limits::{LEAVING_RETRY, PROBES_IN_VAIN, REFUSED_RETRY};
-use program::{Exclusive, MILLISECOND, Nanos, NoPath, SECOND};
+use program::{MILLISECOND, Nanos, NoPath};
 
 use crate::engine::Engine;
-use crate::lane::{Lane, LaneState, Slot, Use};
+use crate::lane::{Lane, LaneState, Use};
 use crate::path::Admin;
-use crate::request::{Kind, Origin, PieceState};
-use crate::verdict::class_of;
-use crate::{Action, Close, LaneFault, LaneId, Offer, SessionId, TcpSample};
+use crate::request::Origin;
+use crate::{Action, Close, LaneId, Offer, SessionId, TcpSample};
 
-/// A lane that was given up has stopped sending by then.
-const QUIETED: Nanos = SECOND;
-/// Old connections kept per path.
-const ZOMBIES_MAX: usize = 2;
 /// `path fail`: how long requests in flight may still be answered.
 pub(crate) const FAIL_GRACE: Nanos = 500 * MILLISECOND;
 
@@ -280,255 +273,6 @@ impl Engine {
         self.act(Action::CloseLane { lane, how });
     }
 
-    pub(crate) fn lane_down(&mut self, id: LaneId, fault: &LaneFault, sent_bytes: u64) {
-        self.lane_sent(id, sent_bytes);
-        let Some(lane) = self.lanes[id.slot as usize].take() else { panic!("a lane went down twice") };
-        let index = lane.path;
-        self.paths[index].lanes.retain(|&slot| slot != id.slot);
-        self.drop_verify(&lane);
-        self.gate_lost(id);
-        if lane.fencing {
-            self.ask_gates();
-            return;
-        }
-        self.note_fault(&lane, fault);
-        self.blame(index);
-        let slots: Vec<Slot> = lane.in_order().map(|(_, slot)| *slot).collect();
-        self.paced_lost(&lane);
-        self.begin_pacing(index, self.movable(slots.iter().copied()));
-        let finished = lane.finished || *fault == LaneFault::Drained;
-        // What is in doubt comes first, then what of a cache is lost: a lost identity read may
-        // change which paths carry I/O, and may have another lane of the same cache accepted,
-        // which must see both (W20, F6). Newest first, so that the oldest ends at the
-        // head of the queue.
-        let is_piece = |slot: &&Slot| matches!(slot.used, Use::Piece { .. });
-        for slot in slots.iter().rev().filter(is_piece) {
-            self.slot_lost(&lane, slot, sent_bytes, finished);
-        }
-        self.domain_lost_lane(index);
-        for slot in slots.iter().filter(|slot| !is_piece(slot)) {
-            self.slot_lost(&lane, slot, sent_bytes, finished);
-        }
-        if self.doubts.iter().any(|doubt| doubt.lane == id) {
-            self.fence(id, index, lane.offer.and_then(|offer| offer.gate));
-        }
-        self.forget_kills();
-        self.forget_removed(index);
-        self.regroup();
-        self.after_proof();
-        if lane.accepted {
-            self.pace_held_out(index);
-        }
-        self.open_lanes();
-    }
-
-    /// Why, and when to try again.
-    fn note_fault(&mut self, lane: &Lane, fault: &LaneFault) {
-        let index = lane.path;
-        let draw = self.draw();
-        let now = self.now;
-        if matches!(lane.state, LaneState::Zombie) {
-            return;
-        }
-        if lane.accepted || lane.state == LaneState::Verifying {
-            self.paths[index].failed_before = true;
-        }
-        if self.paths[index].admin != Admin::In {
-            return;
-        }
-        if self.paths[index].refusal.is_some() {
-            // Asked again at a steady pace; the refusal stands until then.
-            self.paths[index].reconnect_at = now + REFUSED_RETRY;
-            return;
-        }
-        let by_us = matches!(fault, LaneFault::ByUs | LaneFault::Drained);
-        let class = class_of(fault, lane.accepted);
-        if lane.beside {
-            self.attempt_failed(lane, class, draw);
-            return;
-        }
-        if !by_us {
-            // Else why is known already, and perhaps when to try again.
-            self.paths[index].errors += 1;
-            self.paths[index].attempts = self.paths[index].attempts.saturating_add(1);
-            self.paths[index].explain("3.5", describe(fault));
-        }
-        let exhausted = if lane.accepted {
-            if !by_us {
-                self.connection_lost(index, lane.id.slot, class);
-            }
-            false
-        } else {
-            self.attempt_failed(lane, class, draw)
-        };
-        let connected = self.paths[index].portals.in_use().is_some();
-        let due = if connected {
-            now + self.paths[index].backoff.next_delay(draw)
-        } else {
-            self.next_attempt(index)
-        };
-        self.paths[index].reconnect_at = self.paths[index].reconnect_at.max(due);
-        if !by_us {
-            self.decide_lost(index, lane.state, fault);
-        }
-        if lane.state == LaneState::Opening && exhausted && !by_us {
-            self.tell_unreachable(index, fault);
-        }
-    }
-
-    /// A path that cannot be opened changes no state, so no `path_state` tells of it: an event
-    /// does, once for each kind of fault until it is open again.
-    fn tell_unreachable(&mut self, index: usize, fault: &LaneFault) {
-        let path = &mut self.paths[index];
-        let kind = core::mem::discriminant(fault);
-        if path.told != Some(kind) {
-            path.told = Some(kind);
-            let text = path.reason.clone();
-            self.event("path_unreachable", Some(index), "3.5", text);
-        }
-    }
-
-    /// What a frame on a lost connection means for its request.
-    fn slot_lost(&mut self, lane: &Lane, slot: &Slot, sent_bytes: u64, finished: bool) {
-        match slot.used {
-            Use::Free => panic!("a free slot was in flight"),
-            Use::Piece { piece, flushing, moved, .. } => {
-                let whole = slot.frame_end <= sent_bytes;
-                let local = lane.offer.is_some_and(|offer| offer.local);
-                let open = whole && slot.write && !flushing && !local && !finished;
-                if self.pieces.get(piece).ghost && !open {
-                    // Let go before. A drained server may have carried it out.
-                    self.pieces.get_mut(piece).copies -= 1;
-                    self.ghost_settled(piece, finished);
-                } else if open && self.rules.w4_doubt {
-                    self.doubt(piece, lane.path, lane.id);
-                } else {
-                    self.pieces.get_mut(piece).copies -= 1;
-                }
-                if self.pieces.get(piece).state == PieceState::Done {
-                    self.copy_settled(piece);
-                } else if !self.rules.f4_flush_again
-                    && matches!(self.pieces.get(piece).kind, Kind::Flush { .. })
-                {
-                    self.set_piece_state(piece, PieceState::Done);
-                    self.piece_closed(piece);
-                } else if !moved && !self.hedge_left(piece, slot) {
-                    self.requeue(piece);
-                }
-            }
-            Use::Canary | Use::DrainFlush => {}
-            Use::Verify { of, generation, round, .. } => {
-                self.verify_read_lost(LaneId { slot: of, generation }, round);
-            }
-            Use::Sample { .. } => self.identity.sampling = false,
-        }
-    }
-
-    /// Whether something on a lane that was given up must be proven finished: writes, which may
-    /// land late (W1), and with `exclusive = "proven"` every request of a host, since the server
-    /// may still work on it while another one is used (W20).
-    pub(crate) fn owes_proof(&self, lane: &Lane) -> bool {
-        let strict = self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive;
-        // Nothing leaves any more some time after it was given up: a frame that was cut, or
-        // never began to leave, is never carried out, and nobody answers it.
-        let quiet = lane.state == LaneState::Zombie && self.now - lane.given_up_at >= QUIETED;
-        lane.in_order()
-            .filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes)
-            .any(|(_, slot)| slot.write || (strict && matches!(slot.used, Use::Piece { .. })))
-    }
-
-    /// Stops issuing on a lane but keeps it for late replies (W1).
-    pub(crate) fn give_up(&mut self, slot: u16) {
-        let now = self.now;
-        self.decide_give_up(slot);
-        self.blame(self.lane_at(slot).path);
-        let lane = self.lane_at_mut(slot);
-        lane.state = LaneState::Zombie;
-        lane.given_up_at = now;
-        let (id, index, queue_empty) = (lane.id, lane.path, lane.outq_bytes == Some(0));
-        self.act(Action::QuietLane(id));
-        if queue_empty {
-            // The timer would kill the only proof; with bytes still queued it must stay.
-            self.time_lane(slot, false);
-        }
-        self.move_pieces(slot, |_| true);
-        let gate = self.lane_at(slot).offer().gate;
-        if self.owes_proof(self.lane_at(slot)) {
-            if self.paths[index].program.drains {
-                self.act(Action::CloseLane { lane: id, how: Close::Drain });
-            }
-            self.fence(id, index, gate);
-        }
-        let now = self.now;
-        let draw = self.draw();
-        let path = &mut self.paths[index];
-        path.failed_before = true;
-        path.errors += 1;
-        path.reconnect_at = now + path.backoff.next_delay(draw);
-        self.connection_lost(index, slot, FaultClass::TransportReset);
-        self.limit_zombies(index);
-        self.domain_lost_lane(index);
-        if !self.owes_proof(self.lane_at(slot)) {
-            self.close(slot, Close::Abort);
-        }
-        self.regroup();
-        self.open_lanes();
-    }
-
-    /// TCP_USER_TIMEOUT on or off.
-    fn time_lane(&mut self, slot: u16, enable: bool) {
-        let lane = self.lane_at_mut(slot);
-        if core::mem::replace(&mut lane.timed, enable) != enable {
-            let lane = lane.id;
-            self.act(Action::UserTimeout { lane, enable });
-        }
-    }
-
-    fn limit_zombies(&mut self, index: usize) {
-        let zombies: Vec<u16> = self.paths[index]
-            .lanes
-            .iter()
-            .copied()
-            .filter(|&slot| self.lane_at(slot).state == LaneState::Zombie)
-            .collect();
-        if zombies.len() > ZOMBIES_MAX
-            && let Some(&oldest) = zombies.iter().min_by_key(|&&slot| self.lane_at(slot).opened_at)
-        {
-            self.decide_zombie_over(oldest, "close the old connection: two newer ones are kept");
-            self.close(oldest, Close::Abort);
-        }
-    }
-
-    /// Gives pieces in flight on a lane to others; their copies there stay open.
-    pub(crate) fn move_pieces(&mut self, slot: u16, which: impl Fn(&Slot) -> bool) {
-        let mut moving: Vec<u16> = self
-            .lane_at(slot)
-            .in_order()
-            .filter(|(_, s)| matches!(s.used, Use::Piece { moved: false, .. }) && which(s))
-            .map(|(index, _)| index)
-            .collect();
-        // Newest first: the oldest ends at the head of the queue.
-        moving.reverse();
-        let (path, count) = (self.lane_at(slot).path, moving.len() as u32);
-        self.begin_pacing(path, count);
-        for index in moving {
-            let Use::Piece { piece, flush_after, flushing, .. } = self.lane_at(slot).slot(index).used else {
-                continue;
-            };
-            let flush = matches!(self.pieces.get(piece).kind, Kind::Flush { .. });
-            if flush && self.lane_at(slot).is_up() {
-                // Its domain is here: nowhere else would it mean the same (F2).
-                continue;
-            }
-            self.lane_at_mut(slot).slot_mut(index).used =
-                Use::Piece { piece, flush_after, flushing, moved: true };
-            let copy = *self.lane_at(slot).slot(index);
-            if self.pieces.get(piece).state != PieceState::Done && !self.hedge_left(piece, &copy) {
-                self.requeue(piece);
-            }
-        }
-    }
-
     /// Evidence from the kernel (W16).
     pub(crate) fn tcp_sample(&mut self, id: LaneId, sample: TcpSample) {
         let now = self.now;
@@ -593,18 +337,5 @@ impl Engine {
     pub(crate) fn must_fail_now(&self) -> bool {
         let no_path = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
         self.stopping || self.failed || no_path
-    }
-}
-
-fn describe(fault: &LaneFault) -> String {
-    match fault {
-        LaneFault::Refused(text) => format!("nothing listens there: {text}"),
-        LaneFault::Unreachable(text) => format!("unreachable: {text}"),
-        LaneFault::Reset(text) => format!("connection reset: {text}"),
-        LaneFault::Closed => "the server closed the connection".to_string(),
-        LaneFault::HandshakeTimeout => "the handshake did not end in time".to_string(),
-        LaneFault::Rejected(text) => format!("the server turned the export away: {text}"),
-        LaneFault::Protocol(text) => format!("the server broke the protocol: {text}"),
-        LaneFault::ByUs | LaneFault::Drained => "closed by us".to_string(),
     }
 }

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What waits too long, and what ends it.
+//!
+//! | a request waits for | ends with |
+//! |---|---|
+//! | a path (the device is held) | `no_path`: EIO after the hold, at once, or never; `device fail-now` |
+//! | a range or a proof (W5, W13), a cache domain (F2), a switch that hangs (W20) | EIO after the hold |
+//! | a second opinion on an EIO | the EIO, once `believe_at` is reached; asked again every [`ASK_AGAIN`] until then |
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use nbd::Errno;
+use policies::limits::ASK_AGAIN;
+use program::{DeviceCommand, Nanos, NoPath, Unproven};
+
+use crate::engine::Engine;
+use crate::request::RequestState;
+use crate::slab::Key;
+
+impl Engine {
+    /// How long a request may wait for want of a path.
+    pub(crate) fn hold_time(&self) -> Nanos {
+        match self.program.no_path {
+            NoPath::Hold(hold) => hold,
+            NoPath::Fail => 0,
+            NoPath::Forever => Nanos::MAX,
+        }
+    }
+
+    pub(crate) fn hold_end(&self) -> Option<Nanos> {
+        match (self.held_since, self.program.no_path) {
+            (Some(since), NoPath::Hold(hold)) if !self.failed => Some(since + hold),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn check_hold(&mut self) {
+        let over = self.hold_end().is_some_and(|end| end <= self.now);
+        let at_once = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
+        if !over && !at_once {
+            return;
+        }
+        if over {
+            let hold = self.hold_end().zip(self.held_since).map(|(end, since)| end - since);
+            self.decide_hold_over("3.7", hold);
+            self.event(
+                "hold_over",
+                None,
+                "3.7",
+                String::from("no path came back within the hold: requests fail with EIO until one does"),
+            );
+            self.end_hold();
+            return;
+        }
+        self.fail_unstarted();
+    }
+
+    /// An operator's command.
+    pub(crate) fn device_command(&mut self, command: DeviceCommand) {
+        match command {
+            DeviceCommand::FailNow if self.held_since.is_some() => {
+                self.event("hold_ended", None, "operator", String::from("ended by `device fail-now`"));
+                self.decide_hold_over("operator", None);
+                self.end_hold();
+            }
+            DeviceCommand::FailNow => {}
+            DeviceCommand::ClearLoss => {
+                if self.lost_writes.take().is_some() {
+                    let text = "an operator has taken note of the loss: FLUSH and FUA work again";
+                    self.event("loss_cleared", None, "F9", text.into());
+                }
+            }
+        }
+    }
+
+    /// Requests fail until a path is back.
+    fn end_hold(&mut self) {
+        self.failed = true;
+        // Also what is on lanes that do not answer: there are no others.
+        let all: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
+        self.fail_all(&all, Errno::Io);
+    }
+
+    /// Fails every request that waits: for a path, for a range, for a domain.
+    pub(crate) fn fail_unstarted(&mut self) {
+        let waiting: Vec<Key> =
+            self.requests.iter().map(|(key, _)| key).filter(|&key| self.waits(key)).collect();
+        let errno = self.held_errno();
+        self.fail_all(&waiting, errno);
+    }
+
+    /// One that fails may end another (a grant): only those that are still there.
+    fn fail_all(&mut self, keys: &[Key], errno: Errno) {
+        for &key in keys {
+            if self.requests.contains(key) {
+                self.fail_request(key, errno);
+            }
+        }
+    }
+
+    /// Nothing of it is on a live lane.
+    fn waits(&self, key: Key) -> bool {
+        let request = self.requests.get(key);
+        if matches!(request.state, RequestState::Blocked | RequestState::AwaitingReplay) {
+            return true;
+        }
+        let mut next = request.first_piece;
+        let mut queued = false;
+        while let Some(piece) = next {
+            let piece = self.pieces.get(piece);
+            queued |= piece.queued && piece.state != crate::request::PieceState::Done;
+            next = piece.next;
+        }
+        queued
+    }
+
+    /// Requests that waited too long for something other than a path: a
+    /// quarantine or proof (W13, W20), a cache domain (F2), a second opinion on an EIO.
+    pub(crate) fn check_waiting(&mut self) {
+        let (now, hold) = (self.now, self.hold_time());
+        let switch_hangs = self.switch_hangs(hold);
+        let due: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(key, request)| {
+                let flush = request.host.command == nbd::Command::Flush;
+                let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
+                // W5 with `unproven = "hold"`: proof may never come.
+                let unproven =
+                    request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
+                let stuck = (flush || switch_hangs) && self.waits(*key);
+                (blocked || unproven || stuck) && now - request.accepted >= hold
+            })
+            .map(|(key, _)| key)
+            .collect();
+        self.fail_all(&due, Errno::Io);
+        self.believe_parked();
+    }
+
+    fn believe_parked(&mut self) {
+        let now = self.now;
+        let due: Vec<Key> = self
+            .active
+            .parked
+            .iter()
+            .copied()
+            .filter(|&key| self.pieces.get(key).believe_at.is_some_and(|at| at <= now))
+            .collect();
+        for key in due {
+            self.active.parked.retain(|&parked| parked != key);
+            self.pieces.get_mut(key).queued = false;
+            if self.pieces.get(key).state == crate::request::PieceState::Done {
+                self.forget_piece(key);
+            } else {
+                self.piece_failed(key, Errno::Io);
+            }
+        }
+        self.ask_again();
+    }
+
+    /// The other paths are away, and the one that answered EIO may have been
+    /// mended: until the EIO is believed it is asked again every [`ASK_AGAIN`].
+    fn ask_again(&mut self) {
+        if self.active.parked.is_empty() || self.now < self.active.ask_again {
+            return;
+        }
+        self.active.ask_again = self.now + ASK_AGAIN;
+        for &key in &self.active.parked {
+            self.pieces.get_mut(key).refused_by = 0;
+        }
+        self.unpark();
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No path: what is held, for how long, and what ends it (design 3.7, 3.5, 2.5).
+
+use engine::{Close, Event, SessionId};
+use nbd::Command::{Flush, Read, Write};
+use nbd::Errno;
+use program::{DeviceProgram, NoPath, SECOND};
+
+use crate::script::{Script, device, offer};
+
+/// 3.7: requests are held, then fail, and new ones fail at once until a path is back.
+#[test]
+fn requests_are_held_while_no_path_is_there() {
+    let mut s = Script::up(&DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(1) });
+    let read = s.request(Read, 0, 4096);
+    s.take();
+    s.reset(0);
+    assert_eq!(s.engine.status(s.now).state.as_str(), "held");
+    s.wait(19 * SECOND);
+    assert_eq!(s.result(read), None);
+    s.wait(SECOND);
+    assert_eq!(s.result(read), Some(Err(Errno::Io)));
+    let late = s.request(Read, 0, 4096);
+    assert_eq!(s.result(late), Some(Err(Errno::Io)), "fails at once");
+    s.open_all(&offer());
+    let after = s.request(Read, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(after), Some(Ok(())));
+}
+
+/// 3.5: a path that cannot be opened is told of once, not at every attempt, and again after
+/// it was open.
+#[test]
+fn an_unreachable_path_is_told_of_once() {
+    let told = |s: &Script| s.events.iter().filter(|name| **name == "path_unreachable").count();
+    let mut s = Script::new(&device(1));
+    for _ in 0..5 {
+        s.refuse_connect(0);
+        s.wait(30 * SECOND);
+    }
+    assert_eq!(told(&s), 1);
+    assert!(s.reason(0).contains("nothing listens there"), "{}", s.reason(0));
+    s.open_path(0, offer());
+    s.reset(0);
+    assert_eq!(told(&s), 1, "a change of state tells of this");
+    s.refuse_connect(0);
+    assert_eq!(told(&s), 2);
+}
+
+/// 3.7, W15: a last path that only stopped answering is shown, used all the same, and the
+/// hold ends for what is on it too; its write stays in doubt.
+#[test]
+fn a_stalled_last_path_is_held() {
+    let mut s = Script::up(&DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(1) });
+    let write = s.request(Write, 0, 4096);
+    let stuck = s.take();
+    s.wait(10 * SECOND);
+    assert_eq!((s.state(0), s.engine.status(s.now).state.as_str()), ("down", "held"));
+    assert!(s.closing.is_empty() && s.result(write).is_none(), "nowhere to go, so nothing is given up");
+    s.wait(20 * SECOND);
+    assert_eq!(s.result(write), Some(Err(Errno::Io)));
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "W14: answered with an error, still in doubt");
+    s.answer(stuck, Ok(()));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+    assert_eq!(s.state(0), "up");
+}
+
+/// 2.5: a host that left without DISC: what was not started is dropped.
+#[test]
+fn what_a_lost_host_had_not_started_is_dropped() {
+    let mut s = Script::up(&device(1));
+    let a = s.request(Write, 0, 4096);
+    let b = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.event(Event::SessionClosed { session: SessionId(1), clean: false });
+    assert_eq!(s.result(b), Some(Err(Errno::Io)), "accounted for; the driver has nobody to tell");
+    assert_eq!(s.result(a), None);
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    assert!(s.nothing_sent());
+}
+
+/// 3.7: shutdown ends the hold; the host is not told an error, it re-sends elsewhere.
+#[test]
+fn shutdown_finishes_what_is_in_flight_only() {
+    let mut s = Script::up(&device(1));
+    let a = s.request(Write, 0, 4096);
+    let b = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.event(Event::Shutdown);
+    assert_eq!(s.result(b), Some(Err(Errno::Shutdown)));
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(a), Some(Ok(())));
+    assert!(s.engine.is_idle());
+    let flush = s.take();
+    assert_eq!(flush.command, Flush, "nothing acknowledged stays behind in a cache");
+    s.answer(flush, Ok(()));
+    assert!(s.closing.iter().any(|(_, how)| *how == Close::Disconnect));
+}
+
+/// Reconnects back off, are capped, and never give up (3.5).
+#[test]
+fn reconnects_never_give_up() {
+    let mut s = Script::new(&device(1));
+    let mut attempts = Vec::new();
+    for _ in 0..20 {
+        let (lane, _) = s.opening.pop().expect("another attempt");
+        attempts.push(s.now);
+        s.event(Event::LaneDown { lane, fault: engine::LaneFault::Refused("test".into()), sent_bytes: 0 });
+        s.wait(60 * SECOND);
+        assert!(s.opening.len() == 1, "within a minute");
+    }
+    assert!(s.reason(0).contains("nothing listens there"), "{}", s.reason(0));
+}
