@@ -20,7 +20,7 @@ const BEHIND_MAX: u32 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct BehindFlush {
     /// FLUSHes in flight.
-    flushes: u32,
+    pub(crate) flushes: u32,
     /// Where the frame of the newest one ends in what was queued on the lane.
     newest_end: u64,
     /// Requests sent behind it.

@@ -107,10 +107,14 @@ impl Engine {
         let sent = lane.canary_sent.take();
         let index = lane.path;
         let good = result.is_ok();
+        let tells_speed = sent.is_some_and(|sent| lane.tells_speed(sent));
         match sent {
             Some(sent) if good => {
-                self.answered_well(index, false, 0, now - sent);
-                self.note(|_| DecisionPoint::Canary { path: index, service_ns: now - sent });
+                self.paths[index].steering.marginal.on_good(now);
+                if tells_speed {
+                    self.slow.record(now, index, false, 0, now - sent);
+                    self.note(|_| DecisionPoint::Canary { path: index, service_ns: now - sent });
+                }
             }
             // One that is out already is asked so that it tells when it is well.
             _ if !self.paths[index].sick => self.in_trouble(index),

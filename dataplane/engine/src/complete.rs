@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use nbd::{Command, Errno};
 use policies::faults::{FaultClass, PathAction, RequestAction, classify_errno, host_errno};
 use policies::limits::{SECOND_OPINION, STRIKES};
-use program::{AccessPolicy, Writers};
+use program::{AccessPolicy, Nanos, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Slot, Use};
@@ -182,13 +182,20 @@ impl Engine {
         }
         if matches!(command, Command::Read | Command::Write) {
             path.bytes += answered.slot.len;
-            path.latency.record(answered.slot.write, answered.slot.len, service);
-            let (path, write, len_bytes) = (answered.path, answered.slot.write, answered.slot.len);
-            self.answered_well(path, write, len_bytes, service);
-            self.note(|_| DecisionPoint::Answered { path, write, len_bytes, service_ns: service });
+            path.steering.marginal.on_good(self.now);
+            if self.lane_at(answered.lane.slot).tells_speed(answered.slot.sent_at) {
+                self.note_speed(answered, command, service);
+            }
         }
+    }
+
+    fn note_speed(&mut self, answered: &Answered, command: Command, service_ns: Nanos) {
+        let (path, write, len_bytes) = (answered.path, answered.slot.write, answered.slot.len);
+        self.paths[path].latency.record(write, len_bytes, service_ns);
+        self.slow.record(self.now, path, write, len_bytes, service_ns);
+        self.note(|_| DecisionPoint::Answered { path, write, len_bytes, service_ns });
         if command == Command::Read {
-            self.hedges.on_reply(self.now, answered.slot.len, service);
+            self.hedges.on_reply(self.now, len_bytes, service_ns);
         }
     }
 

@@ -187,7 +187,7 @@ impl Engine {
             let share_ppm = path.probation.as_ref().map_or(FULL_SHARE_PPM, |p| p.share_ppm(self.now).max(1));
             self.candidate_paths.push(index);
             self.candidates.push(Candidate {
-                in_flight,
+                in_flight: in_flight.saturating_sub(self.flushes_on(index)),
                 in_flight_bytes,
                 weight: path.program.weight,
                 expected_ns: path.latency.expected_ns(write, piece.len),
@@ -213,6 +213,12 @@ impl Engine {
                 self.candidates.remove(at);
             }
         }
+    }
+
+    /// A database always has a FLUSH under way: that makes no path a busy one. What waits for it where the
+    /// server does one thing at a time is the concern of `behind`.
+    fn flushes_on(&self, path: usize) -> u32 {
+        self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot).behind.flushes).sum()
     }
 
     /// Whatever lane of the path is used, what is sent now likely waits for a FLUSH.
@@ -468,7 +474,9 @@ impl Engine {
         if paced {
             self.paced_sent(path);
         }
-        self.paths[path].last_used = now;
+        if !command_is_flush {
+            self.paths[path].last_used = now;
+        }
         self.set_piece_state(key, PieceState::InFlight);
         let piece = self.pieces.get_mut(key);
         piece.copies += 1;

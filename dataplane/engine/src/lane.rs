@@ -179,6 +179,8 @@ pub(crate) struct Lane {
     pub(crate) answered_sent: Nanos,
     /// Last byte either way that proves the peer alive.
     pub(crate) last_active: Nanos,
+    /// When its link was last silent: what was under way then tells how long that took, not the server.
+    pub(crate) silent_until: Nanos,
     /// The kernel is not asked about it before.
     pub(crate) next_sample: Nanos,
     pub(crate) canary_sent: Option<Nanos>,
@@ -248,6 +250,7 @@ impl Lane {
             last_reply: now,
             answered_sent: 0,
             last_active: now,
+            silent_until: 0,
             next_sample: 0,
             canary_sent: None,
             last_canary: 0,
@@ -402,6 +405,12 @@ impl Lane {
     /// The slot that was taken last.
     pub(crate) fn newest(&self) -> Option<u16> {
         (self.newest != NONE).then_some(self.newest)
+    }
+
+    /// The time a request took that was sent then is how long the server takes.
+    pub(crate) fn tells_speed(&self, sent_at: Nanos) -> bool {
+        let silent = self.suspicion.is_some_and(|suspicion| suspicion.cause == Cause::LinkSilent);
+        !silent && sent_at >= self.silent_until
     }
 
     /// Oldest slot in use.

@@ -16,7 +16,7 @@ use policies::limits::{LEAVING_RETRY, PROBES_IN_VAIN, REFUSED_RETRY};
 use program::{MILLISECOND, Nanos, NoPath};
 
 use crate::engine::Engine;
-use crate::lane::{Lane, LaneState, Use};
+use crate::lane::{Cause, Lane, LaneState, Use};
 use crate::path::Admin;
 use crate::request::Origin;
 use crate::{Action, Close, LaneId, Offer, SessionId, TcpSample};
@@ -224,7 +224,11 @@ impl Engine {
             LaneState::Up if lane.suspicion.is_some() => {
                 let (path, since) = (lane.path, lane.suspicion.map_or(self.now, |suspicion| suspicion.since));
                 self.decide_trust(path, since);
-                self.lane_at_mut(id.slot).suspicion = None;
+                let now = self.now;
+                let lane = self.lane_at_mut(id.slot);
+                if lane.suspicion.take().is_some_and(|suspicion| suspicion.cause == Cause::LinkSilent) {
+                    lane.silent_until = now;
+                }
                 self.link_answers(id.slot);
                 self.regroup();
             }

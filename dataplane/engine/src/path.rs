@@ -60,6 +60,7 @@ pub(crate) struct Path {
     pub(crate) probation: Option<Probation>,
     pub(crate) canary: Canary,
     pub(crate) latency: Latency,
+    /// When it was last given a request whose time tells how fast it is: not a FLUSH.
     pub(crate) last_used: Nanos,
     /// What the rules hold against it.
     pub(crate) steering: Steering,

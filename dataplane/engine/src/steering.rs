@@ -147,12 +147,6 @@ impl Engine {
         }
     }
 
-    /// A request or canary was answered well.
-    pub(crate) fn answered_well(&mut self, index: usize, write: bool, len_bytes: u64, service_ns: u64) {
-        self.paths[index].steering.marginal.on_good(self.now);
-        self.slow.record(self.now, index, write, len_bytes, service_ns);
-    }
-
     /// Timer work: windows are compared, hold-outs and clean times end.
     pub(crate) fn steer(&mut self) {
         self.compare_paths();

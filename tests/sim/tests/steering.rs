@@ -257,6 +257,30 @@ fn after_a_one_way_silence_a_path_is_in_use_again() {
     }
 }
 
+/// A link that is silent for a moment and answers late: how long that took says nothing of how long
+/// its next requests will take.
+#[test]
+fn after_a_short_silence_a_path_has_its_share_at_once() {
+    let at = WARM;
+    for lasts_ms in [100, 250, 600, 900] {
+        for what in ["reads", "writes"] {
+            let healed = at + lasts_ms * MILLISECOND;
+            // The lost packets are sent again.
+            let (from, end) = (healed + 2 * SECOND, healed + 4 * SECOND);
+            let mut plan = plan(4, 64, end);
+            for server in &mut plan.servers {
+                server.service = 8 * MILLISECOND;
+            }
+            let plan = if what == "reads" { plan } else { writing(plan, LARGE) };
+            let seen = run(&plan, 1, &[fault(FaultClass::SilentFrom, 1, at, healed - at)]);
+            let share =
+                percent(seen.answers_over(1, from, end), seen.each_window(0..4, from, end).iter().sum());
+            println!("{what}, silent for {lasts_ms} ms: then {share:.1} % of what four paths carry");
+            assert!((20.0..30.0).contains(&share), "{what}, {lasts_ms} ms: {share} %");
+        }
+    }
+}
+
 /// 256 requests at servers that work off so many in a second: they wait, up to 6.4 s, and nothing is sick.
 #[test]
 fn an_overloaded_server_is_no_failed_path() {

@@ -20,6 +20,7 @@ mod retention;
 mod rig;
 mod script;
 mod simulated;
+mod speed;
 mod stalls;
 mod steering;
 mod unanswered;
