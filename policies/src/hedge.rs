@@ -316,8 +316,13 @@ impl Outrun {
             self.since = sent_at;
         }
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let silent = now.saturating_sub(self.since.max(last_byte_at));
+        let silent = self.silent(now, last_byte_at);
         self.in_a_row >= HEDGE_WINS_SUSPECT && (silent >= HEDGE_SUSPECT_AFTER || budget_is_low)
+    }
+
+    /// How long the path has owed a byte, in nanoseconds: not since it was idle.
+    pub fn silent(&self, now: Nanos, last_byte_at: Nanos) -> Nanos {
+        now.saturating_sub(self.since.max(last_byte_at))
     }
 
     /// The path answered something.

@@ -4,7 +4,7 @@
 //! | part | what is wrong with one of two paths | compared with |
 //! |---|---|---|
 //! | `dying` | it is reset, killed or goes silent | the other path alone |
-//! | `slow` | each of its reads takes 30 ms more | `round-robin`, and the fast path alone |
+//! | `slow` | each of its reads takes 30 ms more | `round-robin` without hedged reads, and the fast path alone |
 //! | `flapping` | it is up for 2 s and down for 1 s | the same device with that path out |
 //!
 //! `stall` says how long a host waits at the moment of a fault; this says what it has left from then on.

@@ -59,7 +59,7 @@ pub struct DegradeOptions {
     /// How long a path flaps; the first minute, at most half of it, is not counted
     #[arg(long = "minutes", value_parser = parse_minutes, default_value = "2", value_name = "MINUTES")]
     pub flapping_for: Duration,
-    /// How long the storage takes for a request, so that it and not the processors is the limit (not with a slow path)
+    /// How long the storage takes for a request, so that it and not the processors is the limit
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1000), value_name = "MS")]
     pub delay_ms: u32,
     /// Where the content of the storage is

@@ -409,8 +409,9 @@ impl Engine {
 
     /// What waits behind the reads that were outrun need not wait for its own age.
     fn suspect_outrun(&mut self, path: usize, last_byte: Nanos) {
-        let won = self.hedges.duel(path).outrun.in_a_row();
-        let silent_ms = (self.now - last_byte) / MILLISECOND;
+        let now = self.now;
+        let outrun = &self.hedges.duel(path).outrun;
+        let (won, silent_ms) = (outrun.in_a_row(), outrun.silent(now, last_byte) / MILLISECOND);
         for at in 0..self.paths[path].lanes.len() {
             let slot = self.paths[path].lanes[at];
             let lane = self.lane_at(slot);
