@@ -24,11 +24,12 @@
 //! | budget | see above |
 //!
 //! **The samples are of all copies**, each from its own sending, whoever won: the times of the
-//! winners alone would pull the threshold down with each hedge, and with it up the hedges.
+//! winners alone would pull the threshold down with each hedge, and with it up the hedges. But for those
+//! that a silent link held up: they tell of the link.
 //!
 //! **Won hedges are evidence.** Three hedges in a row won against a path that sent no byte
-//! meanwhile, and has owed one for 10 ms, make it suspect ([`Outrun`]): the reads behind them need not
-//! wait for their own thresholds. For less than 10 ms a server that was not scheduled looks the same; it
+//! meanwhile, and has owed one for 50 ms, make it suspect ([`Outrun`]): the reads behind them need not
+//! wait for their own thresholds. For less than that a server that was not scheduled looks the same; it
 //! is given that time as long as half of the budget is left.
 //!
 //! Rejected: a fixed threshold (right for one medium and one load only), and hedging a share

@@ -48,7 +48,7 @@ use crate::limits::{
 /// A path that may carry the request, as the engine sees it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Requests sent on the path and not answered.
+    /// Requests sent on the path and not answered, without the FLUSHes that nothing waits for.
     pub in_flight: u32,
     /// Their payload bytes, both directions.
     pub in_flight_bytes: u64,
@@ -57,7 +57,7 @@ pub struct Candidate {
     /// Expected service time of a request of this size class and direction, in
     /// nanoseconds ([`crate::Latency::expected_ns`]); 0 = unknown.
     pub expected_ns: u64,
-    /// When the path was last given a request; 0 = never.
+    /// When the path was last given a request other than a FLUSH; 0 = never.
     pub last_used: Nanos,
     /// Part of the choices it may have, in parts per million: 1,000,000 = full,
     /// on probation 50,000 ([`crate::Probation::share_ppm`]).

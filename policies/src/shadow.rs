@@ -70,7 +70,7 @@ pub enum DecisionPoint {
         /// Index into them.
         chosen: usize,
     },
-    /// A host's READ or WRITE was answered well.
+    /// A host's READ or WRITE was answered well, and its time tells how fast the path is.
     Answered {
         /// Index of the path.
         path: usize,
@@ -81,7 +81,7 @@ pub enum DecisionPoint {
         /// Nanoseconds from its sending.
         service_ns: u64,
     },
-    /// A canary was answered well.
+    /// The same of a canary.
     Canary {
         /// Index of the path.
         path: usize,

@@ -16,7 +16,7 @@
 //! leave after the cut owe an ACK, and if no host request follows these are a canary's. So the
 //! first canary goes when the oldest request has taken several times what it should, and not when a
 //! person would lose patience; on a lane that was asked within the canary interval the fixed time
-//! applies, so that slow requests cost no more than one small read a second.
+//! applies, so that this adds one small read in a canary interval to what slow requests cost.
 //!
 //! The judgement is suspicion: it steers and hedges. It is no proof that anything is finished.
 

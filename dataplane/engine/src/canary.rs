@@ -5,8 +5,8 @@
 //! |---|---|
 //! | of a path that is out for its errors | after the canary interval, errors or not |
 //! | of a path in probation without a share | after [`PROBATION_CANARY_INTERVAL`] |
-//! | has requests out and was not asked lately | when it was quiet for several times what the oldest should take (W16) |
-//! | any other | by `policies::canary`: in use every interval, idle ever less often |
+//! | has requests out | after some time without a byte, sooner if it was not asked lately (W16, `policies::silence`) |
+//! | any | by `policies::canary`: in use every interval, idle ever less often |
 //!
 //! A lane has one canary out. Errors in a row take a path out while another is there; good answers bring it
 //! back by way of its probation.
@@ -63,13 +63,14 @@ impl Engine {
     /// W16: with work in flight and not a byte for a while, a read tells whether
     /// the server or only that request is slow.
     fn quiet_due(&self, lane: &Lane) -> Option<Nanos> {
-        let oldest = lane.slot(lane.oldest()?);
-        let quiet_since = oldest.sent_at.max(lane.last_active);
-        let asked_lately = quiet_since < lane.last_canary + self.program.canary.interval;
+        let oldest = lane.slot(lane.oldest()?).sent_at.max(lane.last_active);
+        let patient = oldest + policies::silence::probe_after(0, true);
         // How long a FLUSH takes says nothing, and is not known.
-        let latency = &self.paths[lane.path].latency;
-        let expected_ns = if oldest.patient { 0 } else { latency.expected_ns(oldest.write, oldest.len) };
-        Some(quiet_since + policies::silence::probe_after(expected_ns, asked_lately))
+        let Some((_, slot)) = lane.in_order().find(|(_, slot)| !slot.patient) else { return Some(patient) };
+        let quiet_since = slot.sent_at.max(lane.last_active);
+        let asked_lately = quiet_since < lane.last_canary + self.program.canary.interval;
+        let expected_ns = self.paths[lane.path].latency.expected_ns(slot.write, slot.len);
+        Some((quiet_since + policies::silence::probe_after(expected_ns, asked_lately)).min(patient))
     }
 
     pub(crate) fn send_canaries(&mut self) {

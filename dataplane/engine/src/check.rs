@@ -43,6 +43,8 @@ impl Engine {
             vec![0; self.pieces.iter().map(|(key, _)| key as usize + 1).max().unwrap_or(0)];
         for lane in self.lanes.iter().flatten() {
             let mut host = 0;
+            let alone = lane.in_order().filter(|(_, slot)| slot.is_flush_alone()).count();
+            assert!(lane.behind.weightless() as usize <= alone, "a lane miscounts its FLUSHes");
             for (_, slot) in lane.in_order() {
                 if let Use::Piece { piece, .. } = slot.used {
                     copies[piece as usize] += 1;

@@ -64,6 +64,15 @@ enum Form {
     NotSupported,
 }
 
+/// Requests in flight on the connections of a path that are up.
+#[derive(Default)]
+pub(crate) struct Room {
+    in_flight: u32,
+    in_flight_bytes: u64,
+    /// Of these, FLUSHes that are no load (`behind`).
+    weightless: u32,
+}
+
 impl Engine {
     /// Queues a piece; a retried one goes to the front.
     pub(crate) fn enqueue(&mut self, key: Key, front: bool) {
@@ -171,8 +180,8 @@ impl Engine {
             if piece.refused_by & (1 << index.min(63)) != 0 {
                 continue;
             }
-            let Some((in_flight, in_flight_bytes)) = self.room_on(index) else { continue };
-            if piece.paced && !self.takes_moved(index, in_flight) {
+            let Some(room) = self.room_on(index) else { continue };
+            if piece.paced && !self.takes_moved(index, room.in_flight) {
                 continue;
             }
             let Some(offer) = path.offer.as_ref() else { continue };
@@ -187,8 +196,8 @@ impl Engine {
             let share_ppm = path.probation.as_ref().map_or(FULL_SHARE_PPM, |p| p.share_ppm(self.now).max(1));
             self.candidate_paths.push(index);
             self.candidates.push(Candidate {
-                in_flight: in_flight.saturating_sub(self.flushes_on(index)),
-                in_flight_bytes,
+                in_flight: room.in_flight - room.weightless,
+                in_flight_bytes: room.in_flight_bytes,
                 weight: path.program.weight,
                 expected_ns: path.latency.expected_ns(write, piece.len),
                 last_used: path.last_used,
@@ -215,12 +224,6 @@ impl Engine {
         }
     }
 
-    /// A database always has a FLUSH under way: that makes no path a busy one. What waits for it where the
-    /// server does one thing at a time is the concern of `behind`.
-    fn flushes_on(&self, path: usize) -> u32 {
-        self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot).behind.flushes).sum()
-    }
-
     /// Whatever lane of the path is used, what is sent now likely waits for a FLUSH.
     fn is_delayed(&self, path: usize) -> bool {
         let mut lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
@@ -228,20 +231,20 @@ impl Engine {
             && !lanes.any(|lane| lane.is_trusted() && !lane.behind.waits())
     }
 
-    /// Requests and bytes in flight of a path that has room for one more.
-    pub(crate) fn room_on(&self, index: usize) -> Option<(u32, u64)> {
-        let mut in_flight = 0;
-        let mut bytes = 0;
+    /// What is in flight on a path that has room for one more.
+    pub(crate) fn room_on(&self, index: usize) -> Option<Room> {
+        let mut all = Room::default();
         let mut room = false;
         for &slot in &self.paths[index].lanes {
             let lane = self.lane_at(slot);
             if lane.is_up() {
-                in_flight += lane.in_flight;
-                bytes += lane.in_flight_bytes;
+                all.in_flight += lane.in_flight;
+                all.in_flight_bytes += lane.in_flight_bytes;
+                all.weightless += lane.behind.weightless();
                 room |= (lane.suspicion.is_none() || self.active.last_resort) && lane.has_room();
             }
         }
-        (room && in_flight < self.paths[index].program.in_flight).then_some((in_flight, bytes))
+        (room && all.in_flight < self.paths[index].program.in_flight).then_some(all)
     }
 
     /// A copy is on a lane of this path that may still answer it. The last path never gets a second

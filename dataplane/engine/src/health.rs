@@ -116,6 +116,7 @@ impl Engine {
                 self.check_lane(slot as u16);
             }
         }
+        self.tick_at_next_look();
         self.tick_at_next_age();
         self.verify_tick();
         self.check_waiting();
@@ -166,7 +167,21 @@ impl Engine {
         let Some(left) = left.filter(|&left| left > 0 && lane.state != LaneState::Zombie) else { return };
         // The kernel's clock is as coarse as a millisecond or worse: it may be just short of it then.
         lane.next_sample = lane.next_sample.min(now + left.max(MILLISECOND));
-        self.next_tick = self.next_tick.min(self.lane_at(slot).next_sample);
+        self.tick_at_next_look();
+    }
+
+    /// A tick that comes sooner, for another lane or another reason, must not put it off.
+    fn tick_at_next_look(&mut self) {
+        let now = self.now;
+        let owes_ack = |lane: &&Lane| {
+            let evidence =
+                lane.evidence.as_ref().filter(|_| lane.state != LaneState::Zombie && !lane.is_empty());
+            evidence.and_then(policies::silence::silent_in).is_some_and(|left| left > 0)
+        };
+        let looks = self.lanes.iter().flatten().filter(owes_ack).map(|lane| lane.next_sample);
+        if let Some(next) = looks.filter(|&next| next > now).min() {
+            self.next_tick = self.next_tick.min(next);
+        }
     }
 
     /// No other lane is trusted.

@@ -141,6 +141,13 @@ pub(crate) struct Slot {
     next: u16,
 }
 
+impl Slot {
+    /// A FLUSH that no write of this lane waits for: not the end of an emulated FUA.
+    pub(crate) fn is_flush_alone(&self) -> bool {
+        self.patient && matches!(self.used, Use::Piece { flushing: false, .. })
+    }
+}
+
 const NONE: u16 = u16::MAX;
 
 const FREE_SLOT: Slot = Slot {
@@ -354,8 +361,8 @@ impl Lane {
     pub(crate) fn mark_flush(&mut self, index: u16, mark: u64) {
         let slot = self.slot_mut(index);
         (slot.flush_mark, slot.patient) = (mark, true);
-        let end = slot.frame_end;
-        self.behind.on_flush(end);
+        let (end, alone) = (slot.frame_end, slot.is_flush_alone());
+        self.behind.on_flush(end, alone);
     }
 
     /// The slot a reply's cookie names; `None` if there is none in flight.
@@ -389,7 +396,11 @@ impl Lane {
         self.slots[index as usize] = Slot { generation: slot.generation, ..FREE_SLOT };
         self.free.push(index);
         self.used -= 1;
-        self.behind.on_settled(slot.patient, slot.frame_end);
+        if slot.patient {
+            self.behind.on_flush_settled(slot.frame_end, slot.is_flush_alone());
+        } else {
+            self.behind.on_settled(slot.frame_end);
+        }
         if matches!(slot.used, Use::Piece { .. }) {
             self.in_flight -= 1;
             self.in_flight_bytes -= slot.len;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lanes open, break, are given up (design 3.5; rule W1).
+//! Lanes open, are accepted, are asked to close; and what the driver tells of them (design 3.5).
 //!
-//! Giving a lane up and closing it are two things. A lane whose server only
-//! stopped answering is kept as a *zombie*: nothing is issued on it, its late
-//! replies are the only proof that its writes are over. It is closed when no
-//! write is left on it. A lane whose link is silent is aborted, because bytes in
-//! our own send queue could still go out later.
+//! What becomes of the requests of a lost lane is in `lost`. A lane that is given up is not closed but becomes
+//! a zombie (`zombie`); one whose link is silent is aborted, because bytes in our own send queue could still go
+//! out later (W1).
 
 use alloc::string::String;
 

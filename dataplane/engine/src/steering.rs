@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | failure limit | a path that lost its last connection, or whose link is silent | held out 30 s ... 10 min |
 //! | marginal | what was spoilt: a suspicion, an EIO that nobody confirms, a failed canary | demoted |
-//! | slow | the service time of every read, write and canary | demoted |
+//! | slow | the service times of reads, writes and canaries, but for what a silent link held up | demoted |
 //! | probation | a path that came back | proving |
 //! | silence, age, canary, EIO | every lane of it is suspect; it alone answers EIO | suspect |
 //!

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lanes that were given up and are kept for their late replies (rules W1, W5, W13, W20).
 //!
+//! Giving a lane up and closing it are two things. A lane whose server only stopped answering is kept: nothing is
+//! issued on it, and its late replies are the only proof that its writes are over.
+//!
 //! ```text
-//! Up --- suspect for too long ---> Zombie --- nothing owes proof any more ------> closed
-//!                                         --- its peer answers no probe --------> closed (`tcp_sample`)
-//!                                         --- two newer ones on the path -------> closed
-//!                                         --- the hold is over -----------------> writes let go without proof
+//! Up ------- suspect for too long ---------> Zombie
+//! Draining - its requests are over their age -> Zombie
+//! Zombie --- nothing owes proof any more --------> closed
+//!        --- its peer answers no probe ----------> closed (`lanes`)
+//!        --- two newer ones on the path ---------> closed
+//!        --- the hold is over, several writers --> closed
+//!        --- the hold is over, one writer -------> stays; its writes are let go without proof (W13)
 //! ```
 
 use alloc::vec::Vec;

@@ -29,7 +29,7 @@ fn named_tests(page: &str) -> Vec<(&str, &str, &str)> {
 fn source_of(suite: &str, file: &str) -> String {
     match suite {
         "" => format!("tests/rules/{file}.rs"),
-        "engine" => format!("../dataplane/engine/tests/{file}/main.rs"),
+        "engine" => format!("../dataplane/engine/tests/rules/{file}.rs"),
         suite => format!("../tests/{suite}/{file}.rs"),
     }
 }

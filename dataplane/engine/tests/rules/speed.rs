@@ -2,10 +2,11 @@
 //! How fast a path is held to be, and what is no measure of it (design 3.4).
 
 use engine::{Event, SendData, TcpSample};
-use nbd::Command::{Flush, Read};
+use nbd::Command::{Flush, Read, Write};
+use nbd::{CommandFlags, TransmissionFlags as Flags};
 use program::{DeviceProgram, MILLISECOND, Nanos, SECOND, SelectorKind};
 
-use crate::script::{Script, Sent, device};
+use crate::script::{MIB, Script, Sent, device, without};
 
 const QUICK: Nanos = MILLISECOND / 10;
 
@@ -59,6 +60,51 @@ fn a_path_that_flushes_all_the_time_is_measured_again() {
     }
 }
 
+/// Where FUA is emulated a FLUSH is the slow half of a write: nothing else tells that a path has many of them.
+#[test]
+fn a_flush_that_ends_an_emulated_fua_is_load() {
+    let mut program = by_latency(2);
+    program.selector = SelectorKind::QueueDepth;
+    let mut s = Script::new(&program);
+    s.open_all(&without(Flags::SEND_FUA));
+    for n in 0..8 {
+        s.request_with(Write, CommandFlags::FUA, n * 4096, 4096);
+    }
+    let (ours, others): (Vec<Sent>, Vec<Sent>) = s.sent.drain(..).partition(|sent| sent.path == 0);
+    assert_eq!((ours.len(), others.len()), (4, 4));
+    for write in ours {
+        s.answer(write, Ok(()));
+    }
+    assert_eq!(s.sent.iter().filter(|sent| sent.command == Flush && sent.path == 0).count(), 4);
+    s.sent.clear();
+    let paths: Vec<usize> = (0..4).map(|n| read(&mut s, MIB + n * 4096).path).collect();
+    assert_eq!(paths.iter().filter(|&&path| path == 0).count(), 2, "four wait on each: {paths:?}");
+}
+
+/// What is sent to a server that does one thing at a time waits for its FLUSH, the first request too.
+#[test]
+fn a_flush_is_load_where_the_server_keeps_order() {
+    let mut program = by_latency(2);
+    program.selector = SelectorKind::QueueDepth;
+    let mut s = Script::up(&program);
+    s.request(Flush, 0, 0);
+    let first = s.take();
+    assert_eq!(first.path, 0);
+    let behind: Vec<Sent> = (0..4).map(|n| read(&mut s, n * 4096)).collect();
+    assert_eq!(behind.iter().filter(|sent| sent.path == 0).count(), 2, "nothing is known of it yet");
+    s.answer(first, Ok(()));
+    for sent in behind {
+        s.answer(sent, Ok(()));
+    }
+    s.request(Flush, 0, 0);
+    assert_eq!(s.take().path, 0);
+    for n in 0..4 {
+        let sent = read(&mut s, n * 4096);
+        assert_eq!(sent.path, 1, "the FLUSH is one request more");
+        s.answer(sent, Ok(()));
+    }
+}
+
 /// W16: a link was silent for a moment, and then the answers came. How long that took says nothing of the
 /// path: were it a measure, the path would rest for many times as long.
 #[test]
@@ -81,7 +127,8 @@ fn what_a_silent_link_held_up_is_no_measure_of_a_path() {
         s.answer(moved, Ok(()));
     }
     s.wait_alive(300 * MILLISECOND, |sent| sent.path == 1);
-    for sent in std::mem::take(&mut s.sent).into_iter().chain(stuck) {
+    // A read's answer is the first sign of life, and a canary's the last.
+    for sent in stuck.into_iter().chain(std::mem::take(&mut s.sent)) {
         assert_eq!(sent.path, 0);
         s.answer(sent, Ok(()));
     }

@@ -5,7 +5,7 @@
 //! Tests named `complaint_` answer complaints of users of comparable systems: `docs/complaints.md`.
 
 use engine::{Event, GateOffer, LaneFault, Offer, SendData, TcpSample};
-use nbd::Command::{Read, Write};
+use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
 use program::{AccessPolicy, DeviceProgram, MILLISECOND, SECOND};
 
@@ -223,4 +223,32 @@ fn the_last_path_gets_no_second_copy_while_the_first_is_drained() {
     assert!(again.path == 0 && again.lane != first.lane && again.data == first.data);
     s.answer(again, Ok(()));
     assert_eq!(s.result(write), Some(Ok(())));
+}
+
+/// W16: each link is known to be silent at its limit, also when another one's comes sooner.
+#[test]
+fn two_silent_links_are_known_exactly_at_their_limits() {
+    let mut s = Script::up(&device(3));
+    // The engine ticks from here on, in step with neither limit.
+    s.request(Flush, 0, 0);
+    s.take();
+    let mut stuck = Vec::new();
+    for sent_ms in [7, 20] {
+        s.wait(sent_ms * MILLISECOND - s.now % SECOND);
+        s.request(Write, s.requested() as u64 * 8192, 4096);
+        stuck.push((s.take(), sent_ms));
+    }
+    let mut silent_ms = Vec::new();
+    for now_ms in 21..300 {
+        s.wait_alive(MILLISECOND, |sent| stuck.iter().all(|(stuck, _)| stuck.path != sent.path));
+        for lane in std::mem::take(&mut s.sampled) {
+            let Some((_, sent_ms)) = stuck.iter().find(|(sent, _)| sent.lane == lane) else { continue };
+            let last_ack_ms = (now_ms - sent_ms) as u32;
+            let sample = TcpSample { unacked: 1, last_ack_ms, rto_us: 5_000, ..TcpSample::default() };
+            s.event(Event::Tcp { lane, sample });
+        }
+        let down = stuck.iter().filter(|(sent, _)| s.state(sent.path) == "down").count();
+        silent_ms.extend((silent_ms.len()..down).map(|_| now_ms));
+    }
+    assert_eq!(silent_ms, [207, 220]);
 }
