@@ -155,7 +155,7 @@ pub const LAST_PATH_FACTOR: u64 = 4;
 pub const SILENCE_PROBE_AFTER: Nanos = 60 * MILLISECOND;
 /// The same in times what the oldest request on the lane is expected to take, if that is less: so
 /// much patience is enough on a lane that was not asked so for a while.
-pub const SILENCE_PROBE_FACTOR: u64 = 4;
+pub const SILENCE_PROBE_FACTOR: u64 = 2;
 /// Never sooner than this: a busy machine does not answer for as long now and then.
 pub const SILENCE_PROBE_MIN: Nanos = 10 * MILLISECOND;
 /// A link is never called silent before this long without an ACK (rule W16).

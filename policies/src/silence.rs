@@ -14,7 +14,7 @@
 //!
 //! **When to ask.** What waits may have been acknowledged just before the link was cut: only bytes that
 //! leave after the cut owe an ACK, and if no host request follows these are a canary's. So the
-//! first canary goes when the oldest request has taken several times what it should, and not when a
+//! first canary goes when the oldest request has taken twice what it should, and not when a
 //! person would lose patience; on a lane that was asked within the canary interval the fixed time
 //! applies, so that this adds one small read in a canary interval to what slow requests cost.
 //!

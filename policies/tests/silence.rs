@@ -48,7 +48,7 @@ fn a_lane_is_asked_by_what_its_requests_should_take() {
     let asked_ms =
         |expected_us: u64, lately| probe_after(expected_us * (MILLISECOND / 1_000), lately) / MILLISECOND;
     assert_eq!(
-        [100, 2_500, 4_000, 14_999, 15_000, 1_000_000].map(|us| asked_ms(us, false)),
+        [100, 5_000, 8_000, 29_999, 30_000, 1_000_000].map(|us| asked_ms(us, false)),
         [10, 10, 16, 59, 60, 60]
     );
     assert_eq!(asked_ms(0, false), 60, "nothing is known");

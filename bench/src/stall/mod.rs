@@ -35,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest wait for those answers.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(20);
 /// For how long a run goes on after its fault, beside the limit.
-const AFTER_FAULT: Duration = Duration::from_millis(500);
+const AFTER_FAULT: Duration = Duration::from_millis(250);
 
 /// What is measured.
 #[derive(Args, Clone, Debug)]
