@@ -244,7 +244,7 @@ pub const QUIESCE: Nanos = 5 * SECOND;
 
 /// Requests moved at once that count as a mass failure; fewer are simply sent.
 pub const PACING_MOVED_MIN: u32 = 8;
-/// Moved requests in flight on a path to begin with, at least.
+/// Moved requests in flight on a path, at least.
 pub const PACING_FIRST: u32 = 1;
 /// Their part of what is in flight on a path that is at its limit: 5 %. With
 /// what the window grows beyond that before it is felt, what was there keeps 90 %.

@@ -7,13 +7,14 @@
 //! window that begins small and grows while nobody feels it:
 //!
 //! ```text
-//! window: 1, or 1/19 of what else is in flight on the path (5 % of the whole)
+//! window: 7 to begin with, as many as would go without pacing
 //! a window of moved ones took its normal time (+6 %)  -> doubled
-//! it took longer                                      -> halved, not below the beginning
+//! it took longer                                      -> halved, not below 1, nor below
+//!                       1/19 of what else is in flight on the path (5 % of the whole)
 //! each second                                         -> the 5 % double: 10 % ... 80 %, all
 //! ```
 //!
-//! A path with room to spare takes a hundred requests within some seven round trips. One at its limit
+//! A path with room to spare takes a hundred requests within four round trips. One at its limit
 //! feels it between 6 and 12 %, so the window swings around that and 90 % are kept for what it
 //! had, until patience ends: after 2 s. *Normal* is what the path needed before, frozen
 //! when pacing begins: an average that follows would call the slow-down normal step by step.
@@ -60,7 +61,7 @@ impl Pacing {
             return;
         }
         self.started = Some(now);
-        self.window = 0;
+        self.window = PACING_MOVED_MIN - 1;
         self.new_round();
         for (write, normal_ns) in [false, true].into_iter().zip(&mut self.normal_ns) {
             *normal_ns = core::array::from_fn(|class| {
