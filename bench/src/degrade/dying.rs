@@ -86,6 +86,7 @@ fn one_run(
     };
     let home = place.home(&format!("{PART}-{target}-{command}-{round}-{turn}"))?;
     let mut rig = Rig::start(&home, &place.binary, &setup)?;
+    kind.map_or(Ok(()), |kind| rig.prepare(kind))?;
     let host = Host::start(LoadOptions {
         // Front to back: what is in doubt keeps its place for a time (W13), and a host that wrote there again would measure
         // that, the more the smaller the image.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Kind;
 use crate::failover::relay::Relay;
 use crate::peers::{self, Device, Holdfast, Listener, PeerError};
-use crate::silence::Silence;
+use crate::silence::{Prepared, Silence};
 
 const DEVICE: &str = "vol0";
 /// Name of the server of path `a`.
@@ -31,6 +31,7 @@ pub(super) struct Setup {
 pub(super) struct Rig {
     node: Holdfast,
     relay: Option<Relay>,
+    prepared: Option<Prepared>,
     silence: Option<Silence>,
     a: Option<Listener>,
     _b: Listener,
@@ -50,7 +51,7 @@ impl Rig {
         let device = Device { name: DEVICE.to_owned(), keys: setup.keys.clone(), paths };
         let mut node = Holdfast::start("holdfast", dir, binary, &[device])?;
         node.await_all_up()?;
-        Ok(Self { node, relay, silence: None, a, _b: b })
+        Ok(Self { node, relay, prepared: None, silence: None, a, _b: b })
     }
 
     /// Where the host connects.
@@ -63,14 +64,23 @@ impl Rig {
         self.node.check_all_used()
     }
 
+    /// So that path `a` dies in the moment it is to.
+    pub(super) fn prepare(&mut self, kind: Kind) -> Result<(), PeerError> {
+        let port = self.a.as_ref().map(|a| a.port).filter(|_| kind == Kind::Silence);
+        self.prepared = port.map(Silence::prepare).transpose()?;
+        Ok(())
+    }
+
     /// Lets path `a` die.
     pub(super) fn end_a(&mut self, kind: Kind) -> Result<(), PeerError> {
         match kind {
             // The relay goes first, and its port with it: its connections are reset and new ones refused.
             Kind::Reset => drop(self.relay.take()),
             Kind::Silence => {
-                let port = self.a.as_ref().map(|a| a.port);
-                self.silence = port.map(Silence::of).transpose()?;
+                let prepared = self.prepared.take();
+                let prepared =
+                    prepared.ok_or_else(|| PeerError::new("no silence was prepared".to_owned()))?;
+                self.silence = Some(prepared.begin()?);
             }
             Kind::Kill | Kind::Slow | Kind::Flapping => {}
         }
