@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use controlplane::state::StateDir;
+use controlplane::state::{Left, StateDir};
 use program::{Geometry, Recorded};
 
 fn recorded() -> Recorded {
@@ -123,12 +123,30 @@ fn records_of_every_format_are_read() {
 fn a_marker_tells_of_a_crash() {
     let dir = tempfile::tempdir().expect("a directory");
     let state = StateDir::open(dir.path()).expect("opened");
-    assert!(!state.mark_running("vol0").expect("marked"), "nobody served it before");
+    let marked = |state: &StateDir, device, uris: &[&str]| state.mark_running(device, uris).expect("marked");
+    assert_eq!(marked(&state, "vol0", &["nbd://a"]), Left::Nothing, "nobody served it before");
     drop(state);
     let state = StateDir::open(dir.path()).expect("opened again");
-    assert!(state.mark_running("vol0").expect("marked"), "no clean stop was noted");
+    assert_eq!(marked(&state, "vol0", &["nbd://a"]), Left::OnThese, "no clean stop was noted");
     state.mark_clean("vol0").expect("noted");
     state.mark_clean("vol0").expect("noted twice");
-    assert!(!state.mark_running("vol0").expect("marked"));
-    assert!(!state.mark_running("x/y z").expect("marked"), "each device has its own");
+    assert_eq!(marked(&state, "vol0", &["nbd://a"]), Left::Nothing);
+    assert_eq!(marked(&state, "x/y z", &["nbd://a"]), Left::Nothing, "each device has its own");
+}
+
+/// W10: a path that was taken out is remembered until a clean stop, over any number of crashes.
+#[test]
+fn a_marker_remembers_paths_that_are_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = StateDir::open(dir.path()).expect("opened");
+    let marked = |uris: &[&str]| state.mark_running("vol0", uris).expect("marked");
+    assert_eq!(marked(&["nbd://a", "nbd://b"]), Left::Nothing);
+    assert_eq!(marked(&["nbd://b", "nbd://c"]), Left::Elsewhere, "a is gone");
+    assert_eq!(marked(&["nbd://b", "nbd://c"]), Left::Elsewhere, "and stays gone");
+    assert_eq!(marked(&["nbd://a", "nbd://b", "nbd://c", "nbd://d"]), Left::OnThese);
+    state.mark_clean("vol0").expect("noted");
+    assert_eq!(marked(&["nbd://d"]), Left::Nothing);
+    // As an earlier version left it.
+    fs::write(dir.path().join("devices/vol0.running"), "").expect("written");
+    assert_eq!(marked(&["nbd://d"]), Left::Elsewhere, "nobody knows which it had");
 }

@@ -71,6 +71,7 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         identity: None,
         recorded: None,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths,

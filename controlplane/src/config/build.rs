@@ -91,6 +91,7 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
         identity: settings.text("id").map(str::to_owned),
         recorded: None,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths: paths.iter().map(path).collect::<Option<Vec<_>>>()?,

@@ -4,14 +4,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use program::{GateKey, Program};
+use program::{DeviceProgram, GateKey, Program};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Environment, Findings, LoadError, load};
 use crate::log;
 use crate::plane::CommandFailed;
 use crate::services::recorder::is_recorded;
-use crate::state::StateDir;
+use crate::state::{Left, StateDir};
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -127,25 +127,32 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
         match (known, state) {
             (Some(known), _) => {
                 device.recorded.clone_from(&known.recorded);
-                device.unclean = known.unclean;
+                (device.unclean, device.left_elsewhere) = (known.unclean, known.left_elsewhere);
+                if let Some(state) = state {
+                    // Before anything is sent over a new path.
+                    mark_running(state, device);
+                }
             }
             (None, Some(state)) => {
                 device.recorded = state.load(&device.name);
-                device.unclean = mark_running(state, &device.name);
+                let left = mark_running(state, device);
+                device.unclean = left != Left::Nothing;
+                device.left_elsewhere = left == Left::Elsewhere;
             }
             (None, None) => {}
         }
     }
 }
 
-/// Whether an earlier process served the device and did not end in order (W10).
-fn mark_running(state: &StateDir, device: &str) -> bool {
-    match state.mark_running(device) {
-        Ok(unclean) => unclean,
+/// What an earlier process that served the device and did not end in order has left (W10).
+fn mark_running(state: &StateDir, device: &DeviceProgram) -> Left {
+    let uris: Vec<&str> = device.paths.iter().map(|path| path.uri.as_str()).collect();
+    match state.mark_running(&device.name, &uris) {
+        Ok(left) => left,
         Err(error) => {
             let text = "it cannot be noted that this device is served: after a crash of this node the next start would not wait for writes in doubt";
-            log::warning(text, &[("device", device), ("error", &error.to_string())]);
-            false
+            log::warning(text, &[("device", device.name.as_str()), ("error", &error.to_string())]);
+            Left::Nothing
         }
     }
 }

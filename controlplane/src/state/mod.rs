@@ -7,6 +7,7 @@
 //!   api.sock            control socket
 //!   epoch               epoch of the last run at gates
 //!   devices/NAME.json   recorded geometry and samples of a device
+//!   devices/NAME.running  the device is served, over the paths it names, or was when we crashed
 //!   devices/NAME.json.set-aside-N  records that could not be used, kept for a look
 //! ```
 //!
@@ -22,6 +23,7 @@ mod file_name;
 mod lock;
 mod record;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -35,6 +37,17 @@ use crate::log;
 pub(crate) use crc32c::checksum;
 use lock::Lock;
 pub use lock::StateError;
+
+/// What the process before this one may have left in doubt of a device (rule W10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Something, over the paths there are.
+    OnThese,
+    /// Something, perhaps over paths that there are no more.
+    Elsewhere,
+}
 
 /// An open state directory; nobody else has it while this lives.
 #[derive(Debug)]
@@ -135,23 +148,31 @@ impl StateDir {
         replace(&file, text.as_bytes(), &self.path.join("devices"))
     }
 
-    /// Notes that a process of ours serves `device` from now on; on disk when this returns. `true`: an earlier
-    /// one did and never said that it left nothing in doubt (rule W10).
+    /// Notes that a process of ours serves `device` over paths to `uris` from now on, beside those that are noted;
+    /// on disk when this returns. Tells what an earlier one left that never said that nothing is in doubt (rule W10).
     ///
     /// # Errors
     ///
     /// The system's, if it could not be noted: a crash would then not be known to the next process.
-    pub fn mark_running(&self, device: &str) -> io::Result<bool> {
+    pub fn mark_running(&self, device: &str, uris: &[&str]) -> io::Result<Left> {
         let marker = self.marker_file(device);
-        match File::options().write(true).create_new(true).mode(0o600).open(&marker) {
-            Ok(file) => {
-                file.sync_all()?;
-                File::open(self.path.join("devices"))?.sync_all()?;
-                Ok(false)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
-            Err(error) => Err(error),
+        let before = match read_bounded(&marker) {
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let had: BTreeSet<&str> = before.iter().flat_map(|text| text.lines()).collect();
+        let has: BTreeSet<&str> = had.iter().chain(uris).copied().collect();
+        if before.is_none() || has != had {
+            let lines = has.into_iter().collect::<Vec<_>>().join("\n");
+            replace(&marker, lines.as_bytes(), &self.path.join("devices"))?;
         }
+        Ok(match before {
+            None => Left::Nothing,
+            // A marker without paths is of an earlier version.
+            Some(_) if !had.is_empty() && had.iter().all(|uri| uris.contains(uri)) => Left::OnThese,
+            Some(_) => Left::Elsewhere,
+        })
     }
 
     /// The device has finished and nothing it sent is in doubt; on disk when this returns.
@@ -218,8 +239,9 @@ fn warn_of_strangers(path: &Path) {
 fn remove_temporary(devices: &Path) {
     let Ok(entries) = fs::read_dir(devices) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().ends_with(".json.tmp") {
-            // If it stays, the next `store` overwrites it.
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".json.tmp") || name.ends_with(".running.tmp") {
+            // If it stays, the next one overwrites it.
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -135,7 +135,10 @@ fn a_clean_stop_is_noted() {
         }
         node.stop();
         let state = controlplane::state::StateDir::open(&node.dir.path().join("state")).expect("free now");
-        assert_eq!(state.mark_running("vol0").expect("read"), !clean);
+        assert_eq!(
+            state.mark_running("vol0", &[]).expect("read") == controlplane::state::Left::Nothing,
+            clean
+        );
     }
 }
 

@@ -121,6 +121,8 @@ pub struct Engine {
     pub(crate) ghosts: Vec<Ghost>,
     /// Writes wait for what an earlier process of ours may have in flight (W10).
     pub(crate) recovering: Option<Nanos>,
+    /// No gate speaks for all that the process before this one sent.
+    pub(crate) left_elsewhere: bool,
     /// Until then FLUSH waits for every cache that process may have left something in.
     pub(crate) inheriting: Option<Nanos>,
     pub(crate) domains: Vec<Domain>,
@@ -196,6 +198,7 @@ impl Engine {
             kills: Vec::new(),
             ghosts: Vec::new(),
             recovering: None,
+            left_elsewhere: program.unclean && program.left_elsewhere,
             inheriting: None,
             domains: Vec::new(),
             retention: Retention::new(program.retention_bytes),

@@ -6,7 +6,8 @@
 //! must not have A land behind B. Reads and FLUSH go on. It ends
 //!
 //! * when every path leads to a gate that took our claim: its epoch is above the old
-//!   process's, whose sessions the gate has finished (semantics 2.4), or
+//!   process's, whose sessions the gate has finished (semantics 2.4), unless the old process had paths that
+//!   were taken out of the configuration since: no gate speaks for what it sent there; or
 //! * `quiesce` after the start, which is an assumption and reported as one.
 //!
 //! Sockets of a dead process send nothing more (SO_LINGER 0), so the clock starts with us.
@@ -44,6 +45,10 @@ impl Engine {
             self.inheriting = Some(self.now + self.program.quiesce);
             for domain in &mut self.domains {
                 domain.inherited = true;
+            }
+            if self.left_elsewhere {
+                let text = "the process before this one had paths that are not configured any more: whether what it left in their caches is durable is up to their servers";
+                self.event("cache_unproven", None, "W10", String::from(text));
             }
         }
     }
@@ -148,7 +153,7 @@ impl Engine {
 
     /// A path was accepted: if all of them lead to gates nothing of the old process is left.
     pub(crate) fn check_recovery(&mut self) {
-        if self.recovering.is_none() {
+        if self.recovering.is_none() || self.left_elsewhere {
             return;
         }
         // Also a path that a changed program has taken away: the process before had it.

@@ -49,6 +49,9 @@ pub struct DeviceProgram {
     /// An earlier process of ours ended without saying that nothing is in doubt (rule W10):
     /// writes wait until what it had in flight is over.
     pub unclean: bool,
+    /// The same process may also have had paths that are not among `paths`, or it is not known which: the gates
+    /// of these do not speak for what it sent there (rule W10).
+    pub left_elsewhere: bool,
     /// Fencing token claimed at gates, the same in a whole run of the process and higher in each next one;
     /// 0: gates are not asked for, and treated as plain servers.
     pub epoch: u64,

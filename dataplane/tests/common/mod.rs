@@ -55,6 +55,7 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths,

@@ -418,6 +418,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
         recorded: None,
         host_sessions: program::HostSessions::Shared,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths: list,

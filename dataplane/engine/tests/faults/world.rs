@@ -74,6 +74,7 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths: (0..paths).map(path).collect(),

@@ -392,6 +392,22 @@ fn gates_end_the_recovery() {
     assert!(s.events.contains(&"recovered"));
 }
 
+/// W10: no gate speaks for a path that was taken out of the configuration since the crash.
+#[test]
+fn gates_do_not_end_the_recovery_from_a_path_that_is_gone() {
+    let mut s = Script::new(&DeviceProgram { unclean: true, left_elsewhere: true, ..device(1) });
+    s.open_path(0, gate(1, false));
+    assert!(s.events.contains(&"cache_unproven"), "nor for its cache");
+    let flush = s.take();
+    s.answer(flush, Ok(()));
+    s.request(Write, 0, 4096);
+    s.wait_alive(4_900 * MILLISECOND, |_| true);
+    assert!(write_sent(&s).is_none());
+    s.wait_alive(200 * MILLISECOND, |_| true);
+    assert!(write_sent(&s).is_some(), "assumed to be over");
+    assert!(s.events.contains(&"recovered_unproven") && !s.events.contains(&"recovered"));
+}
+
 /// 3.7: an operator ends the hold.
 #[test]
 fn fail_now_ends_the_hold() {

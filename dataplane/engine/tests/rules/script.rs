@@ -93,6 +93,7 @@ pub fn device(paths: usize) -> DeviceProgram {
         identity: Some("declared".into()),
         recorded: None,
         unclean: false,
+        left_elsewhere: false,
         epoch: 0,
         fence: None,
         paths: (0..paths).map(path).collect(),

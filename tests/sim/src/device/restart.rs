@@ -42,6 +42,8 @@ impl Device {
         self.process += 1;
         let program = DeviceProgram {
             unclean: true,
+            // Every process before had all of them at some time.
+            left_elsewhere: self.program.paths.len() < self.plan.program.paths.len(),
             epoch: u64::from(self.process),
             recorded: Some(Recorded { geometry, samples: self.samples.clone() }),
             ..self.program.clone()
