@@ -4,11 +4,13 @@
 //! `setpriv --pdeathsig` covers what drop cannot, an interrupt of the measurement; it replaces itself by the program, so
 //! the id stays the same. Output goes to a log in the measurement's directory, and what it says is part of any error.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -23,6 +25,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Longest wait for an orderly end before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ports given out last, which are not given out again.
+const PORTS_REMEMBERED: usize = 64;
 /// Lines of a log that an error repeats.
 const LOG_LINES: usize = 12;
 
@@ -183,8 +187,20 @@ impl Drop for Process {
 ///
 /// No port is free.
 pub fn free_port() -> Result<u16, PeerError> {
+    static GIVEN: Mutex<VecDeque<u16>> = Mutex::new(VecDeque::new());
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
-    bind().map(|address| address.port()).map_err(|e| PeerError::new(format!("no free port: {e}")))
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let port = bind().map_err(|e| PeerError::new(format!("no free port: {e}")))?.port();
+        // The system may name one twice before the first is used.
+        if !given.contains(&port) {
+            given.push_back(port);
+            if given.len() > PORTS_REMEMBERED {
+                given.pop_front();
+            }
+            return Ok(port);
+        }
+    }
 }
 
 /// First line that a program prints about its version; what went wrong otherwise.
