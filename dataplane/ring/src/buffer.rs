@@ -7,7 +7,8 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use crate::pool::{Slot, release};
+use crate::pool::release;
+use crate::slab::Slot;
 
 /// A buffer with one owner who may write it.
 pub struct BufferMut {

@@ -35,6 +35,7 @@ pub mod random;
 mod ring;
 mod setup;
 pub mod shared;
+mod slab;
 pub mod socket;
 pub mod wake;
 

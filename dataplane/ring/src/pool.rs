@@ -16,13 +16,11 @@
 //! what it holds back after a burst could be neither counted nor returned.
 
 use std::cell::{Cell, RefCell};
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
 use crate::BufferMut;
+use crate::slab::{HUGE_BYTES, Slab, Slot};
 
 /// Smallest class.
 pub const CLASS_BYTES_MIN: usize = 512;
@@ -31,6 +29,9 @@ pub const CLASS_BYTES_MAX: usize = 32 << 20;
 const CLASSES: usize = (CLASS_BYTES_MAX.trailing_zeros() - CLASS_BYTES_MIN.trailing_zeros() + 1) as usize;
 /// Small classes are cut from mappings of this size; larger ones have one each.
 const SLAB_BYTES: usize = 256 << 10;
+/// From this class on mappings grow to a huge page. Of smaller blocks one that is still in
+/// use would hold too many idle ones.
+const HUGE_BLOCK_BYTES_MIN: usize = 64 << 10;
 
 const _: () = assert!(CLASS_BYTES_MIN.is_power_of_two() && CLASS_BYTES_MAX.is_power_of_two());
 const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES < CLASS_BYTES_MAX);
@@ -49,23 +50,6 @@ fn class_of(len: usize) -> usize {
     (size.trailing_zeros() - CLASS_BYTES_MIN.trailing_zeros()) as usize
 }
 
-/// One block. Lives in its slab's box, at a stable address, until the slab is unmapped.
-pub(crate) struct Slot {
-    pub(crate) base: NonNull<u8>,
-    references: Cell<u32>,
-    class: u8,
-    /// One `Rc` count of the pool is held through this while the block is in use.
-    pool: *const Inner,
-}
-
-/// One mapping and the slots cut from it.
-struct Slab {
-    base: NonNull<u8>,
-    mapped_bytes: usize,
-    /// From a box; owned by this slab alone, freed by [`Slab::unmap`].
-    slots: NonNull<[Slot]>,
-}
-
 #[derive(Default)]
 struct Class {
     /// Blocks nobody uses, the most recent (warmest) last.
@@ -75,7 +59,7 @@ struct Class {
     slabs: Vec<Slab>,
 }
 
-struct Inner {
+pub(crate) struct Pooled {
     classes: RefCell<[Class; CLASSES]>,
     budget_bytes: Cell<usize>,
     live_bytes: Cell<usize>,
@@ -84,12 +68,12 @@ struct Inner {
 
 /// The buffers of one reactor; clones share them.
 #[derive(Clone)]
-pub struct Pool(Rc<Inner>);
+pub struct Pool(Rc<Pooled>);
 
 impl Pool {
     /// `budget_bytes`: idle blocks are given back before more than this is mapped.
     pub fn new(budget_bytes: usize) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(Pooled {
             classes: RefCell::new(std::array::from_fn(|_| Class::default())),
             budget_bytes: Cell::new(budget_bytes),
             live_bytes: Cell::new(0),
@@ -111,7 +95,7 @@ impl Pool {
         // with a block in use is never unmapped.
         let references = unsafe { &slot.as_ref().references };
         assert_eq!(references.replace(1), 0, "a block on the free list was in use");
-        // Keeps `Inner` alive; undone when the block is returned.
+        // Keeps `Pooled` alive; undone when the block is returned.
         let _ = Rc::into_raw(self.0.clone());
         BufferMut::new(slot, len)
     }
@@ -151,7 +135,7 @@ impl Pool {
     }
 }
 
-impl Inner {
+impl Pooled {
     fn pop(&self, class: usize) -> Option<NonNull<Slot>> {
         let class = &mut self.classes.borrow_mut()[class];
         let slot = class.free.pop()?;
@@ -162,35 +146,33 @@ impl Inner {
     /// Maps another slab, puts its blocks but one on the free list and returns that one.
     fn grow(&self, class: usize) -> NonNull<Slot> {
         let block = CLASS_BYTES_MIN << class;
-        let length = block.max(SLAB_BYTES);
-        if self.mapped_bytes.get() + length > self.budget_bytes.get() {
-            self.give_back(length);
+        let bytes = self.slab_bytes(class);
+        if self.mapped_bytes.get() + bytes > self.budget_bytes.get() {
+            self.give_back(bytes);
         }
-        let size = NonZeroUsize::new(length).expect("at least a slab");
-        // SAFETY: an anonymous private mapping at an address the kernel chooses.
-        let mapped = unsafe {
-            mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)
-        };
-        let Ok(base) = mapped.map(NonNull::cast::<u8>) else {
-            panic!("the system has no {length} bytes of memory left for request buffers");
-        };
-        self.mapped_bytes.set(self.mapped_bytes.get() + length);
-        let slots: Box<[Slot]> = (0..length / block)
-            .map(|index| Slot {
-                // SAFETY: `index * block < length`, inside the mapping.
-                base: unsafe { base.add(index * block) },
-                references: Cell::new(0),
-                class: class as u8,
-                pool: self,
-            })
-            .collect();
-        let slab = Slab { base, mapped_bytes: length, slots: NonNull::from(Box::leak(slots)) };
+        let slab = Slab::map(bytes, block, class as u8, self);
+        self.mapped_bytes.set(self.mapped_bytes.get() + bytes);
         let mut pointers = slab.slots().iter().map(NonNull::from);
         let first = pointers.next().expect("a slab has at least one block");
         let class = &mut self.classes.borrow_mut()[class];
         class.free.extend(pointers.rev());
         class.slabs.push(slab);
         first
+    }
+
+    /// How much to map: large blocks as much again as there is, up to a huge page, for a
+    /// class that little is asked of is to stay small; no more than the least where the
+    /// budget ends.
+    fn slab_bytes(&self, class: usize) -> usize {
+        let block = CLASS_BYTES_MIN << class;
+        let least = block.max(SLAB_BYTES);
+        if block < HUGE_BLOCK_BYTES_MIN {
+            return least;
+        }
+        let mapped: usize = self.classes.borrow()[class].slabs.iter().map(Slab::bytes).sum();
+        let wanted = least.max(mapped.min(HUGE_BYTES).next_power_of_two());
+        let fits = self.mapped_bytes.get() + wanted <= self.budget_bytes.get();
+        if fits { wanted } else { least }
     }
 
     /// Unmaps idle slabs, the largest classes first, until `length` more fit the budget
@@ -213,9 +195,9 @@ impl Inner {
         let mut kept = Vec::new();
         let mut gone = Vec::new();
         for slab in class.slabs.drain(..) {
-            let slots = slab.slots();
-            if slots.len() <= left && slots.iter().all(|slot| slot.references.get() == 0) {
-                left -= slots.len();
+            let blocks = slab.slots().len();
+            if blocks <= left && slab.is_idle() {
+                left -= blocks;
                 gone.push(slab);
             } else {
                 kept.push(slab);
@@ -228,7 +210,7 @@ impl Inner {
         class.free.retain(|slot| !gone.iter().any(|slab| slab.holds(*slot)));
         class.free_min = class.free_min.min(class.free.len());
         for slab in gone {
-            self.mapped_bytes.set(self.mapped_bytes.get() - slab.mapped_bytes);
+            self.mapped_bytes.set(self.mapped_bytes.get() - slab.bytes());
             slab.unmap();
         }
     }
@@ -240,28 +222,7 @@ impl Inner {
     }
 }
 
-impl Slab {
-    fn slots(&self) -> &[Slot] {
-        // SAFETY: from a leaked box that only `unmap` takes back, by value.
-        unsafe { self.slots.as_ref() }
-    }
-
-    fn holds(&self, slot: NonNull<Slot>) -> bool {
-        self.slots().as_ptr_range().contains(&slot.as_ptr().cast_const())
-    }
-
-    fn unmap(self) {
-        // SAFETY: mapped by `grow` with this length and boxed there; no block of it is in
-        // use and its slots are off the free list, so no pointer into either remains.
-        let result = unsafe {
-            drop(Box::from_raw(self.slots.as_ptr()));
-            munmap(self.base.cast(), self.mapped_bytes)
-        };
-        assert!(result.is_ok(), "munmap of our own mapping failed");
-    }
-}
-
-impl Drop for Inner {
+impl Drop for Pooled {
     fn drop(&mut self) {
         // Every block in use holds a count of us, so here all are free.
         assert_eq!(self.live_bytes.get(), 0);
@@ -370,6 +331,28 @@ mod tests {
     }
 
     #[test]
+    fn large_blocks_grow_to_aligned_mappings_of_a_huge_page() {
+        let pool = Pool::new(256 * MIB);
+        let first = pool.take(128 << 10);
+        assert_eq!(pool.mapped_bytes(), SLAB_BYTES, "little is asked for");
+        let more: Vec<_> = (0..127).map(|_| pool.take(128 << 10)).collect();
+        assert_eq!(pool.mapped_bytes(), 16 * MIB, "nothing is mapped that is not used");
+        let starts = more.iter().filter(|block| (block.as_ptr() as usize).is_multiple_of(HUGE_BYTES)).count();
+        assert!(starts >= 7, "{starts} of the last 14 MiB begin at a huge page");
+        drop((first, more));
+        pool.trim_idle();
+        pool.trim_idle();
+        assert_eq!(pool.mapped_bytes(), 0);
+    }
+
+    #[test]
+    fn the_last_of_the_budget_is_not_taken_by_growth() {
+        let pool = Pool::new(3 * MIB);
+        let blocks: Vec<_> = (0..24).map(|_| pool.take(128 << 10)).collect();
+        assert_eq!((pool.mapped_bytes(), blocks.len()), (3 * MIB, 24));
+    }
+
+    #[test]
     fn a_slab_with_one_block_in_use_stays() {
         let pool = Pool::new(SLAB_BYTES);
         let mut kept = pool.take(4096);
@@ -386,7 +369,11 @@ mod tests {
         assert!(pool.trim_idle(), "the first call only notes what is idle");
         drop(pool.take(MIB));
         pool.trim_idle();
-        assert_eq!(pool.mapped_bytes(), MIB, "one block was in use between the two calls");
+        assert_eq!(
+            pool.mapped_bytes(),
+            2 * MIB,
+            "one block of a slab of two was in use between the two calls"
+        );
         pool.trim_idle();
         assert_eq!(pool.mapped_bytes(), 0);
         assert!(!pool.trim_idle());
