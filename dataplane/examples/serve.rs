@@ -72,6 +72,7 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         recorded: None,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths,

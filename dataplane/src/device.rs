@@ -48,7 +48,7 @@ pub(crate) struct Device {
 impl Drop for Device {
     fn drop(&mut self) {
         // In doubt or in execution at the end: whoever has the register next must know.
-        if let Some(guard) = self.guard.as_ref().filter(|_| self.engine.is_idle()) {
+        if let Some(guard) = self.guard.as_ref().filter(|_| self.engine.is_idle() && self.engine.is_clean()) {
             guard.gate.register.leave_clean();
         }
     }

@@ -114,6 +114,22 @@ fn a_server_that_answers_nobody() {
     survives(|connection, cookie| drop(connection.reply(cookie ^ 0xffff_0000_0000, 0, &[])));
 }
 
+/// A connection that broke framing is latched failed: a reply behind the garbage, right in form and wrong in content, is
+/// nobody's.
+#[test]
+fn what_follows_a_broken_frame_is_ignored() {
+    survives_with(|connection, cookie, content| {
+        let mut bytes = vec![0x55; 64];
+        bytes.extend(0x6744_6698_u32.to_be_bytes());
+        bytes.extend(0_u32.to_be_bytes());
+        bytes.extend(cookie.to_be_bytes());
+        bytes.extend(content.iter().map(|byte| !byte));
+        drop(connection.stream.write_all(&bytes));
+        // It is the other side that closes.
+        while connection.request().is_some() {}
+    });
+}
+
 #[test]
 fn a_server_that_closes_within_a_header() {
     survives(|connection, _| drop(connection.stream.write_all(&0x6744_6698_u32.to_be_bytes())));

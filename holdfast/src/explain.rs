@@ -139,6 +139,10 @@ fn page(rule: &str) -> Option<(&'static str, &'static str)> {
         "3.7" => ("no path at all", "configuration.md"),
         "3.8" => ("is it the same device", "fault-model.md"),
         "hedge" | "W2" => ("late reads sent to a second path", "policies/hedge.md"),
+        "failure-limit" => ("paths that fail often", "policies/failure_limit.md"),
+        "marginal" => ("paths that spoil requests", "policies/marginal.md"),
+        "slow" => ("paths slower than their siblings", "policies/slow.md"),
+        "pacing" => ("how what was in flight is sent again", "policies/pacing.md"),
         "failback" => ("when a better group takes over", "policies/failback.md"),
         "probation" => ("how a path earns its share", "policies/probation.md"),
         "operator" => ("a command", "cli.md"),
@@ -185,6 +189,8 @@ fn age(milliseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use controlplane::explain::{LimitDocument, RefusedDocument};
 
@@ -214,30 +220,40 @@ mod tests {
         }
     }
 
+    /// Rules as the engine names them: `W16`, `F9`, `3.4`.
+    fn rules_of(directory: &std::path::Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rules_of(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let quoted = text.split('"').skip(1).step_by(2);
+            found.extend(quoted.filter(|word| is_numbered(word)).map(str::to_owned));
+        }
+    }
+
+    fn is_numbered(word: &str) -> bool {
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match word.split_once('.') {
+            Some((section, point)) => number(section) && number(point),
+            None => word.strip_prefix(['W', 'F']).is_some_and(number),
+        }
+    }
+
     #[test]
-    fn the_pages_of_rules_exist() {
-        let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        for rule in [
-            "W1",
-            "W4",
-            "2.4",
-            "W10",
-            "F9",
-            "W7",
-            "W15",
-            "W16",
-            "W18",
-            "3.3",
-            "3.4",
-            "3.5",
-            "3.7",
-            "3.8",
-            "failback",
-            "probation",
-            "operator",
-        ] {
-            let (_, file) = page(rule).unwrap_or_else(|| panic!("{rule} has no page"));
-            assert!(docs.join(file).is_file(), "{rule}: {file} is not there");
+    fn every_rule_that_decides_has_a_page() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut rules = BTreeSet::new();
+        rules_of(&root.join("dataplane/engine/src"), &mut rules);
+        assert!(rules.len() > 15, "{rules:?}");
+        let named =
+            ["failback", "failure-limit", "hedge", "marginal", "operator", "pacing", "probation", "slow"];
+        rules.extend(named.map(str::to_owned));
+        for rule in rules {
+            let (_, file) = page(&rule).unwrap_or_else(|| panic!("{rule} has no page"));
+            assert!(root.join("docs").join(file).is_file(), "{rule}: {file} is not there");
         }
         assert_eq!(page("no such rule"), None);
     }

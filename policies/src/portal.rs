@@ -113,6 +113,11 @@ impl Portals {
         self.in_use.map(|in_use| in_use.portal)
     }
 
+    /// How long the portal in use has been, nanoseconds; 0 if none is.
+    pub fn used_for(&self, now: Nanos) -> u64 {
+        self.in_use.map_or(0, |in_use| now.saturating_sub(in_use.since))
+    }
+
     /// Every portal had its attempt of this round.
     pub fn is_exhausted(&self) -> bool {
         self.entries.iter().all(|entry| entry.tried)

@@ -67,6 +67,8 @@ pub enum SlowChange {
     Restored {
         /// Index of the path.
         path: usize,
+        /// Time without a slow window, nanoseconds.
+        clean_ns: u64,
     },
     /// All paths are slow against the device's own past.
     StorageSlow {
@@ -223,6 +225,11 @@ impl SlowPaths {
         self.paths[path].figures()
     }
 
+    /// How long no window of the path was slow, nanoseconds; a demoted one is restored by it.
+    pub fn clean_for(&self, path: usize, now: Nanos) -> u64 {
+        self.paths[path].history.clean_ns(now)
+    }
+
     /// An operator reinstates the path, or it leads elsewhere now: its history is forgotten.
     pub fn clear(&mut self, path: usize) {
         self.paths[path] = Compared::new();
@@ -324,8 +331,9 @@ impl SlowPaths {
             if !it.history.is_clean(now) {
                 return None;
             }
+            let clean_ns = self.clean_for(path, now);
             self.paths[path] = Compared::new();
-            return Some(SlowChange::Restored { path });
+            return Some(SlowChange::Restored { path, clean_ns });
         }
         if !it.history.is_slow() {
             self.paths[path].spared = None;
@@ -455,7 +463,11 @@ impl History {
     }
 
     fn is_clean(&self, now: Nanos) -> bool {
-        now.saturating_sub(self.last_slow) >= SLOW_CLEAN
+        self.clean_ns(now) >= SLOW_CLEAN
+    }
+
+    fn clean_ns(&self, now: Nanos) -> u64 {
+        now.saturating_sub(self.last_slow)
     }
 }
 

@@ -165,7 +165,10 @@ fn back_after_300_clean_seconds_and_not_before() {
     }
     let from = windows + 100;
     let (clean, changes) = until_change(&mut slow, from, &[Some((100, MS)), Some((5, MS))], &[true; 2]);
-    assert_eq!((clean * WINDOW, changes), (300 * SECOND, vec![SlowChange::Restored { path: 1 }]));
+    assert_eq!(
+        (clean * WINDOW, changes),
+        (300 * SECOND, vec![SlowChange::Restored { path: 1, clean_ns: 300 * SECOND }])
+    );
     assert_eq!(slow.seen(1).windows_slow, 0, "its history is forgotten");
     // One slow window in between starts the 300 s anew.
     let mut slow = SlowPaths::new(2);

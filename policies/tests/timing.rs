@@ -17,7 +17,7 @@ fn member(heartbeat: u64, suspect: u64, renew: u64, lease: u64) -> Times {
 }
 
 #[test]
-fn the_defaults_and_both_profiles_nest() {
+fn complaint_19_the_defaults_and_both_profiles_nest() {
     let fast = member(250 * MILLISECOND, SECOND, SECOND, 3 * SECOND);
     let safe = member(500 * MILLISECOND, 3 * SECOND, 2 * SECOND, 10 * SECOND);
     for times in [Times::default(), fast, safe] {

@@ -6,10 +6,11 @@
 //! dies with it. Each test first shows that the storage did lose what it had acknowledged
 //! (T6).
 
+use nix::sys::signal::Signal;
 use tests_support::holdfast::{Config, Device, Node};
 use tests_support::servers::{Nbdkit, Server, read_log};
 use tests_support::wire::{Client, errno};
-use tests_support::{Endpoint, Stamp, TestDir, loopback, wait};
+use tests_support::{Endpoint, Exit, Stamp, TestDir, loopback, wait};
 
 use crate::rig::DEVICE;
 
@@ -125,6 +126,73 @@ fn a_loss_that_cannot_be_repaired_is_told_to_every_session() {
     }
     node.await_event(event, "writes_lost", |event| event.name == "writes_lost");
     assert_eq!(on_disk(&image), 0);
+}
+
+/// The storage server loses its cache and the node is stopped in order before it is back: nobody can write it again, so
+/// the next node tells of the loss until an operator has taken note (F9).
+#[test]
+fn a_loss_outlives_an_orderly_stop() {
+    let dir = TestDir::new();
+    let image = dir.patterned_image("image", SIZE_BYTES, 7);
+    let endpoint = Endpoint::tcp(loopback(), 10809);
+    let mut server = cached(&image).start(&dir, "nbdkit", &endpoint);
+    let mut node = one_path(&dir, &endpoint);
+    let mut host = node.open(DEVICE);
+    write_all(&mut host);
+    lose_cache(&mut server, &image);
+    drop(host);
+    assert_eq!(node.terminate(wait::BOUND), Exit::Code(0));
+    drop(node);
+    server.restart(&dir);
+
+    for run in 0..2 {
+        let mut node = one_path(&dir, &endpoint);
+        for name in ["one host", "another"] {
+            let mut host = node.open(DEVICE);
+            let reply = host.flush().expect("a path is there");
+            assert_eq!(reply.error, errno::EIO, "run {run}, {name}: the loss was not told");
+        }
+        let status = node.device(DEVICE);
+        assert!(status.json().get("lost_writes").text().contains("this node stopped"), "{status:?}");
+        node.terminate(wait::BOUND);
+    }
+    let mut node = one_path(&dir, &endpoint);
+    let output = node.cli(&["device", "clear-loss", DEVICE]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(node.open(DEVICE).flush().expect("a path is there").error, 0);
+    node.terminate(wait::BOUND);
+    drop(node);
+    let node = one_path(&dir, &endpoint);
+    assert_eq!(node.open(DEVICE).flush().expect("a path is there").error, 0, "it was taken note of");
+}
+
+/// The same while another path is there: an orderly stop writes it again and flushes it first.
+#[test]
+fn an_orderly_stop_saves_what_a_lost_cache_held() {
+    let dir = TestDir::new();
+    let image = dir.patterned_image("image", SIZE_BYTES, 7);
+    let ip = loopback();
+    let (first, second) = (Endpoint::tcp(ip, 10809), Endpoint::tcp(ip, 10810));
+    let mut server = cached(&image).start(&dir, "nbdkit-a", &first);
+    let other = Nbdkit::file(&image).start(&dir, "nbdkit-b", &second);
+    let device = Device::new(DEVICE)
+        .path("a", &first.uri(""))
+        .path_key("priority = 60")
+        .path("b", &second.uri(""))
+        .path_key("priority = 40");
+    let mut node = Node::start(&dir, &Config::new(&dir).device(device));
+    node.await_state(DEVICE, "a", "up");
+    node.await_state(DEVICE, "b", "standby");
+    let mut host = node.open(DEVICE);
+    write_all(&mut host);
+    // Not before the node is asked to stop can anything be written again.
+    other.stop();
+    lose_cache(&mut server, &image);
+    drop(host);
+    node.process().signal(Signal::SIGTERM);
+    other.go_on();
+    assert_eq!(node.process().wait_within(wait::BOUND), Exit::Code(0));
+    assert_eq!(on_disk(&image), WRITES, "acknowledged writes are gone");
 }
 
 /// X1 acknowledged through one path and X2 over it through another; the first server loses

@@ -99,6 +99,41 @@ fn stamp(writer: u16, sequence: u64) -> Stamp {
     Stamp { writer, sequence }
 }
 
+/// A path that a reload adds has the fence's word before it gets I/O: a gate takes writes of sessions with a claim alone,
+/// and when the only other path is gone it is the new one's session that finishes what that had under way.
+#[test]
+fn complaint_17_a_path_that_is_added_is_fenced_before_it_gets_io() {
+    let dir = TestDir::new();
+    let fabric = Fabric::new(2);
+    let exports = [(DEVICE.to_owned(), dir.patterned_image("image", SIZE_BYTES, 3))];
+    let gate = Gate::start(&dir, "gate", &[Endpoint::tcp(loopback(), Fabric::PORT)], &exports);
+    let relays = [0, 1].map(|link| Relay::start(fabric.storage(), &fabric.endpoint(link), gate.endpoint()));
+    let with = |links: &[usize]| {
+        let device = Device::new(DEVICE).key("quiesce = \"10min\"");
+        let add =
+            |device: Device, link: &usize| device.path(PATHS[*link], &fabric.endpoint(*link).uri(DEVICE));
+        Config::new(&dir).device(links.iter().fold(device, add))
+    };
+    let node = Node::start_within(fabric.host(), &dir, &with(&[0]));
+    node.await_state(DEVICE, PATHS[0], "up");
+    let mut host = node.open(DEVICE);
+    let [a, b] = [stamp(0xa, 1), stamp(0xb, 2)];
+    relays[0].hold();
+    host.submit_write(0, &a.fill(0, BLOCK)).expect("the socket takes it");
+    wait::until_true("A to be kept on its way", || relays[0].kept_bytes().iter().any(|kept| *kept >= BLOCK));
+    node.rewrite(&with(&[0, 1]));
+    assert_eq!(node.cli(&["reload"]).status, 0);
+    node.await_path(DEVICE, PATHS[1], "to be there", |path| path.access != "unavailable");
+    relays[0].cut(Cut::Reset);
+    assert_eq!(host.reply(|_| 0).expect("the new path answers").error, 0, "A");
+    assert_eq!(host.write(0, &b.fill(0, BLOCK)).expect("the gate's word ends the wait").error, 0, "B");
+    assert!(node.path(DEVICE, PATHS[1]).completed() >= 2);
+    relays[0].let_loose();
+    assert_eq!(host.flush().expect("a path is there").error, 0);
+    let disk = std::fs::read(dir.join("image")).expect("it is there");
+    assert_eq!(Stamp::check(0, &disk[..BLOCK]), Ok(b));
+}
+
 /// The time B takes beyond what a write takes is a report: it decides nothing here.
 #[test]
 fn a_failover_costs_no_quarantine() {

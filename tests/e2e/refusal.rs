@@ -198,7 +198,7 @@ fn a_path_that_leads_back_is_not_used() {
 
 /// A larger path is taken at the size the host was told.
 #[test]
-fn a_larger_path_serves_at_the_exported_size() {
+fn complaint_18_a_larger_path_serves_at_the_exported_size() {
     let pair = with_odd_path(
         |dir| dir.patterned_image("image", 4 * MIB, 1),
         |_, options| Options { size_bytes: Some(6 * MIB), ..options },

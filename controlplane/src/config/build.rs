@@ -92,6 +92,7 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
         recorded: None,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths: paths.iter().map(path).collect::<Option<Vec<_>>>()?,

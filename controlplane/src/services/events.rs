@@ -189,6 +189,15 @@ impl Event {
                 let text = "nothing that was sent is in doubt; the next start need not wait";
                 (Level::Info, Self { name: "clean".to_owned(), text: text.to_owned(), ..base })
             }
+            ReportKind::Loss(loss) => {
+                let text = match loss {
+                    Some(_) => {
+                        "the loss is recorded: FLUSH and FUA fail after a restart too, until `device clear-loss`"
+                    }
+                    None => "the record of the loss is removed",
+                };
+                (Level::Info, Self { name: "loss_recorded".to_owned(), text: text.to_owned(), ..base })
+            }
             ReportKind::Decision(decision) => {
                 let (path, rule) = (decision.path.clone(), Some(decision.rule.to_owned()));
                 let document = DecisionDocument::new(decision, report.at);

@@ -43,6 +43,10 @@ pub(crate) struct Batch {
     pub(crate) records: BTreeMap<String, Update>,
 }
 
+/// Why acknowledged writes are lost; `None`: an operator has taken note.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Loss(pub(crate) Option<String>);
+
 /// What is to be recorded of a device; `None` leaves the earlier value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Update {
@@ -50,6 +54,8 @@ pub(crate) struct Update {
     pub(crate) samples: Option<Vec<(u64, u128)>>,
     /// It has finished, and nothing it sent is in doubt.
     pub(crate) clean: bool,
+    /// Acknowledged writes are lost, and why; or an operator has taken note.
+    pub(crate) loss: Option<Loss>,
 }
 
 /// A connected pair.
@@ -70,6 +76,9 @@ impl ReportSink {
                 batch.records.entry(report.device.clone()).or_default().samples = Some(samples.clone());
             }
             ReportKind::Clean => batch.records.entry(report.device.clone()).or_default().clean = true,
+            ReportKind::Loss(loss) => {
+                batch.records.entry(report.device.clone()).or_default().loss = Some(Loss(loss.clone()));
+            }
             ReportKind::PathState { .. } | ReportKind::Event { .. } | ReportKind::Decision(_) => {}
         }
         if batch.reports.len() == REPORTS_WAITING_MAX {

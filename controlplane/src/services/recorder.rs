@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use program::{DeviceProgram, Geometry, Program, Recorded, Target};
 
-use super::inbox::Update;
+use super::inbox::{Loss, Update};
 use crate::state::StateDir;
 
 /// What is known of each device and what of it is not on disk yet.
@@ -22,6 +22,8 @@ pub(crate) struct Recorder {
     pending: BTreeSet<String>,
     /// Devices whose marker is to go: they have finished and left nothing in doubt (W10).
     clean: BTreeSet<String>,
+    /// Losses that are not on disk yet, or not gone from it (F9).
+    losses: BTreeMap<String, Loss>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,8 +36,13 @@ impl Recorder {
     /// Starts from what the program says was recorded; without a state
     /// directory nothing is ever written.
     pub(crate) fn new(state: Option<Arc<StateDir>>, program: &Program) -> Self {
-        let mut recorder =
-            Self { state, known: BTreeMap::new(), pending: BTreeSet::new(), clean: BTreeSet::new() };
+        let mut recorder = Self {
+            state,
+            known: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            clean: BTreeSet::new(),
+            losses: BTreeMap::new(),
+        };
         recorder.adopt(program);
         recorder
     }
@@ -61,6 +68,9 @@ impl Recorder {
         if update.clean {
             self.clean.insert(device.to_owned());
         }
+        if let Some(loss) = update.loss {
+            self.losses.insert(device.to_owned(), loss);
+        }
         if update.geometry.is_none() && update.samples.is_none() {
             return;
         }
@@ -74,7 +84,7 @@ impl Recorder {
 
     /// Whether something waits to be written.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.pending.is_empty() || !self.clean.is_empty()
+        !self.pending.is_empty() || !self.clean.is_empty() || !self.losses.is_empty()
     }
 
     /// Writes what is pending on a helper thread; returns the devices that failed, with the reason.
@@ -93,6 +103,15 @@ impl Recorder {
             };
             self.pending.insert(device.clone());
             failed.push((device, problem));
+        }
+        // Before the marker goes: a crash between the two must not look like a clean stop without a loss.
+        for (device, loss) in std::mem::take(&mut self.losses) {
+            let (state, name, told) = (Arc::clone(&state), device.clone(), loss.clone());
+            let noted = tokio::task::spawn_blocking(move || state.note_loss(&name, told.0.as_deref())).await;
+            if let Ok(Err(error)) = noted {
+                failed.push((device.clone(), error.to_string()));
+                self.losses.insert(device, loss);
+            }
         }
         for device in std::mem::take(&mut self.clean) {
             let (state, name) = (Arc::clone(&state), device.clone());

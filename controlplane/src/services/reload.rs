@@ -128,6 +128,7 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
             (Some(known), _) => {
                 device.recorded.clone_from(&known.recorded);
                 (device.unclean, device.left_elsewhere) = (known.unclean, known.left_elsewhere);
+                device.lost_writes.clone_from(&known.lost_writes);
                 if let Some(state) = state {
                     // Before anything is sent over a new path.
                     mark_running(state, device);
@@ -138,6 +139,7 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
                 let left = mark_running(state, device);
                 device.unclean = left != Left::Nothing;
                 device.left_elsewhere = left == Left::Elsewhere;
+                device.lost_writes = state.loss(&device.name);
             }
             (None, None) => {}
         }
@@ -150,9 +152,9 @@ fn mark_running(state: &StateDir, device: &DeviceProgram) -> Left {
     match state.mark_running(&device.name, &uris) {
         Ok(left) => left,
         Err(error) => {
-            let text = "it cannot be noted that this device is served: after a crash of this node the next start would not wait for writes in doubt";
+            let text = "it cannot be noted that this device is served: after a crash of this node the next start would not wait for writes in doubt; this one does, for what was noted before is not known";
             log::warning(text, &[("device", device.name.as_str()), ("error", &error.to_string())]);
-            Left::Nothing
+            Left::Elsewhere
         }
     }
 }

@@ -8,6 +8,7 @@
 //!   epoch               epoch of the last run at gates
 //!   devices/NAME.json   recorded geometry and samples of a device
 //!   devices/NAME.running  the device is served, over the paths it names, or was when we crashed
+//!   devices/NAME.lost   acknowledged writes were lost, and why, until an operator takes note
 //!   devices/NAME.json.set-aside-N  records that could not be used, kept for a look
 //! ```
 //!
@@ -181,11 +182,37 @@ impl StateDir {
     ///
     /// The system's; the next start then waits although it need not.
     pub fn mark_clean(&self, device: &str) -> io::Result<()> {
-        match fs::remove_file(self.marker_file(device)) {
-            Ok(()) => File::open(self.path.join("devices"))?.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        remove(&self.marker_file(device), &self.path.join("devices"))
+    }
+
+    /// Notes that acknowledged writes of `device` are lost, and why; `None`: an operator has taken note (rule F9). On disk
+    /// when this returns.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it could not be noted.
+    pub fn note_loss(&self, device: &str, why: Option<&str>) -> io::Result<()> {
+        let directory = self.path.join("devices");
+        match why {
+            Some(why) => replace(&self.loss_file(device), why.as_bytes(), &directory),
+            None => remove(&self.loss_file(device), &directory),
         }
+    }
+
+    /// Why acknowledged writes of `device` are lost, if that was noted.
+    pub fn loss(&self, device: &str) -> Option<String> {
+        match read_bounded(&self.loss_file(device)) {
+            Ok(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // Something is noted there.
+            Err(error) => {
+                Some(format!("a loss was recorded by an earlier run; the record cannot be read: {error}"))
+            }
+        }
+    }
+
+    fn loss_file(&self, device: &str) -> PathBuf {
+        self.record_file(device).with_extension("lost")
     }
 
     fn marker_file(&self, device: &str) -> PathBuf {
@@ -221,6 +248,15 @@ fn replace(file: &Path, bytes: &[u8], directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Removes `file`, which is in `directory`, if it is there: gone from the disk when this returns.
+fn remove(file: &Path, directory: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Ok(()) => File::open(directory)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn create_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
@@ -240,7 +276,7 @@ fn remove_temporary(devices: &Path) {
     let Ok(entries) = fs::read_dir(devices) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".json.tmp") || name.ends_with(".running.tmp") {
+        if [".json.tmp", ".running.tmp", ".lost.tmp"].iter().any(|end| name.ends_with(end)) {
             // If it stays, the next one overwrites it.
             let _ = fs::remove_file(entry.path());
         }

@@ -20,6 +20,7 @@ use policies::{Cause, Cost};
 use program::{BudgetCause, BudgetStatus, Nanos};
 
 use crate::engine::Engine;
+use crate::lane::{Lane, LaneState, Use};
 use crate::request::Request;
 use crate::slab::Key;
 
@@ -67,8 +68,32 @@ impl Engine {
         {
             return;
         }
-        let path = self.doubts.last().map(|doubt| doubt.path);
+        let path = self.path_of_copy(host.offset, host.offset + host.len);
         self.requests.get_mut(key).moved_by = Some(Cause { path, rule: "W4" });
+    }
+
+    /// The path on which a copy of what was written to this range is still open: in doubt, or
+    /// on a connection that is kept for its late reply.
+    fn path_of_copy(&self, start: u64, end: u64) -> Option<usize> {
+        let overlaps = |piece: Key| {
+            let piece = self.pieces.get(piece);
+            piece.offset < end && start < piece.offset + piece.len
+        };
+        let kept = |lane: &&Lane| {
+            let mut copies = lane.in_order();
+            copies.any(
+                |(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if slot.write && overlaps(piece)),
+            )
+        };
+        let in_doubt = self.doubts.iter().find(|doubt| overlaps(doubt.piece)).map(|doubt| doubt.path);
+        in_doubt.or_else(|| self.lanes_with_copies().find(kept).map(|lane| lane.path))
+    }
+
+    /// Connections on which something is still open, those first that nothing new is given to.
+    fn lanes_with_copies(&self) -> impl Iterator<Item = &Lane> {
+        let lanes = || self.paths.iter().flat_map(|path| &path.lanes).map(|&slot| self.lane_at(slot));
+        let leaving = |lane: &&Lane| matches!(lane.state, LaneState::Zombie | LaneState::Draining);
+        lanes().filter(leaving).chain(lanes().filter(move |lane| !leaving(lane)))
     }
 
     /// Whether a path is there was worked out anew.

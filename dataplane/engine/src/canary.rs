@@ -46,7 +46,7 @@ impl Engine {
 
     pub(crate) fn canary_due(&self, slot: u16) -> Option<Nanos> {
         let lane = self.lane_at(slot);
-        if lane.state != LaneState::Up || lane.canary_sent.is_some() || self.stopping {
+        if lane.state != LaneState::Up || lane.canary_sent.is_some() || self.is_draining() {
             return None;
         }
         let path = &self.paths[lane.path];

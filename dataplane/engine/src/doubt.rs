@@ -14,15 +14,18 @@
 //! | a gate that finished the session, or was started anew (`fence`) | 2.3, 2.4 |
 //! | `quiesce` after our kernel could send no more, if `unproven = "assume"` | W4, an assumption |
 //!
-//! With `unproven = "hold"` no timer ends it. A release by the timer that
-//! somebody was waiting for is reported, because it was not proven.
+//! With `unproven = "hold"` no timer ends it. A release by the timer is reported, because it was not proven: one that
+//! somebody was waiting for each by itself, `quarantine_unproven`; the others, over which something newer may be written
+//! later, as a number for each path, `doubt_unproven`.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use program::{Nanos, Unproven};
 
 use crate::LaneId;
 use crate::engine::Engine;
+use crate::request::RequestState;
 use crate::slab::Key;
 
 /// See the module header.
@@ -32,6 +35,8 @@ pub(crate) struct Doubt {
     pub(crate) path: usize,
     /// Lane whose connection it was sent on.
     pub(crate) lane: LaneId,
+    /// When its connection was lost.
+    pub(crate) since: Nanos,
     /// When it is assumed to be over; `None`: never without proof.
     pub(crate) expires: Option<Nanos>,
 }
@@ -39,27 +44,47 @@ pub(crate) struct Doubt {
 impl Engine {
     /// A whole frame of a write-like piece was on a connection that is gone.
     pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId) {
-        let quiesce = self.program.quiesce / if self.rules.w4_quiesce { 1 } else { 10 };
-        let expires = match self.program.unproven {
-            Unproven::Hold if self.rules.w13_hold => None,
-            Unproven::Assume | Unproven::Hold => Some(self.now + quiesce),
-        };
-        self.doubts.push(Doubt { piece, path, lane, expires });
+        let (since, expires) = (self.now, self.doubt_expires(self.now));
+        self.doubts.push(Doubt { piece, path, lane, since, expires });
         self.decide_doubt(piece, path);
+    }
+
+    fn doubt_expires(&self, since: Nanos) -> Option<Nanos> {
+        let quiesce = self.program.quiesce / if self.rules.w4_quiesce { 1 } else { 10 };
+        match self.program.unproven {
+            Unproven::Hold if self.rules.w13_hold => None,
+            Unproven::Assume | Unproven::Hold => Some(since + quiesce),
+        }
+    }
+
+    /// The program has changed, and with it perhaps what ends a doubt.
+    pub(crate) fn time_doubts(&mut self) {
+        for at in 0..self.doubts.len() {
+            self.doubts[at].expires = self.doubt_expires(self.doubts[at].since);
+        }
     }
 
     pub(crate) fn expire_doubts(&mut self) {
         let mut at = 0;
+        let mut unasked: Vec<(usize, u64)> = Vec::new();
         while at < self.doubts.len() {
             let doubt = self.doubts[at];
             if doubt.expires.is_some_and(|expires| expires <= self.now) {
                 self.doubts.swap_remove(at);
-                self.report_unproven(doubt);
+                if !self.report_unproven(doubt) {
+                    match unasked.iter_mut().find(|(path, _)| *path == doubt.path) {
+                        Some((_, writes)) => *writes += 1,
+                        None => unasked.push((doubt.path, 1)),
+                    }
+                }
                 self.decide_unproven_release(doubt);
                 self.end_copy(doubt.piece);
             } else {
                 at += 1;
             }
+        }
+        for (path, writes) in unasked {
+            self.report_unasked(path, writes);
         }
         self.after_proof();
     }
@@ -85,12 +110,20 @@ impl Engine {
         self.copy_settled(piece);
     }
 
-    fn report_unproven(&mut self, doubt: Doubt) {
+    fn report_unproven(&mut self, doubt: Doubt) -> bool {
         let after = format!(
             "after {} ms without proof that the old one is finished",
             self.program.quiesce / program::MILLISECOND
         );
-        self.report_release(doubt.piece, doubt.path, &after);
+        self.report_release(doubt.piece, doubt.path, &after)
+    }
+
+    fn report_unasked(&mut self, path: usize, writes: u64) {
+        let text = format!(
+            "{writes} writes were sent on this path and never answered; after {} ms they are taken to be over, without proof, though nothing newer waited for them",
+            self.program.quiesce / program::MILLISECOND
+        );
+        self.event("doubt_unproven", Some(path), "W4", text);
     }
 
     /// A copy whose connection still stands is let go at the hold (W13).
@@ -99,16 +132,21 @@ impl Engine {
         self.report_release(piece, path, after);
     }
 
-    /// Only what somebody waited for.
-    fn report_release(&mut self, key: Key, path: usize, how: &str) {
+    /// If somebody waited for it: a newer write, or the host for its answer (W5).
+    fn report_release(&mut self, key: Key, path: usize, how: &str) -> bool {
         let piece = self.pieces.get(key);
-        if piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range)) {
+        let newer = piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range));
+        let answer =
+            piece.request.is_some_and(|it| self.requests.get(it).state == RequestState::AwaitingProof);
+        if newer || answer {
+            let what = if newer { "a newer write over it goes on" } else { "another copy of it is answered" };
             let text = format!(
-                "a write of {} bytes at {} was sent on this path and never answered; a newer write over it goes on {how}",
+                "a write of {} bytes at {} was sent on this path and never answered; {what} {how}",
                 piece.len, piece.offset
             );
             self.event("quarantine_unproven", Some(path), "W4", text);
         }
+        newer || answer
     }
 
     pub(crate) fn next_doubt_expiry(&self) -> Option<Nanos> {

@@ -47,6 +47,7 @@ use crate::active::Active;
 use crate::budget::Outage;
 use crate::decide::Grouping;
 use crate::doubt::Doubt;
+use crate::ending::Ending;
 use crate::fence::Kill;
 use crate::flush::Domain;
 use crate::ghost::Ghost;
@@ -143,7 +144,8 @@ pub struct Engine {
     pub(crate) held_since: Option<Nanos>,
     /// The hold is over: requests fail at once until a path is back.
     pub(crate) failed: bool,
-    pub(crate) stopping: bool,
+    /// How far an orderly end is.
+    pub(crate) ending: Ending,
     /// `None` before the first.
     pub(crate) last_request: Option<Nanos>,
     pub(crate) next_tick: Nanos,
@@ -203,7 +205,7 @@ impl Engine {
             domains: Vec::new(),
             retention: Retention::new(program.retention_bytes),
             replay: None,
-            lost_writes: None,
+            lost_writes: program.lost_writes.clone(),
             active: Active::default(),
             selector: Selector::new(selector_kind(program.selector)),
             hedges: Hedges::new(program),
@@ -213,7 +215,7 @@ impl Engine {
             identity: Identity::new(program),
             held_since: Some(now),
             failed: false,
-            stopping: false,
+            ending: Ending::No,
             last_request: None,
             next_tick: now,
             counters: Counters::default(),
@@ -260,11 +262,12 @@ impl Engine {
             Event::ReadPart { lane, cookie, data, len } => self.read_part(lane, cookie, data, len),
             Event::Tcp { lane, sample } => self.tcp_sample(lane, sample),
             Event::Timer => self.timer(),
-            Event::Program(program) => self.reload(program),
+            Event::Program(program) => self.reload(*program),
             Event::Path { path, command } => self.path_command(path, command),
             Event::Device(command) => self.device_command(command),
             Event::Shutdown => self.shutdown(),
         }
+        self.settle();
         self.dispatch();
     }
 

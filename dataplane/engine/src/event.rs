@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the driver tells the engine.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 
 use nbd::{Command, CommandFlags, Errno};
@@ -85,7 +86,7 @@ pub enum Event {
     /// reaps all ready completions before it sends this (rule W17).
     Timer,
     /// A changed configuration of this device.
-    Program(DeviceProgram),
+    Program(Box<DeviceProgram>),
     /// An operator's command.
     Path {
         /// Index into the program's paths.

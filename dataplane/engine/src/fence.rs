@@ -65,7 +65,7 @@ impl Engine {
     pub(crate) fn ask_gates(&mut self) {
         for at in 0..self.kills.len() {
             let kill = self.kills[at];
-            if kill.asked.is_some() || kill.retry_at > self.now || self.stopping {
+            if kill.asked.is_some() || kill.retry_at > self.now || self.is_draining() {
                 continue;
             }
             let through = self.lanes.iter().flatten().find(|lane| {

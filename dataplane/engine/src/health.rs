@@ -74,6 +74,7 @@ impl Engine {
             .chain(self.next_kill())
             .chain(self.failback.next_deadline())
             .chain(self.hold_end())
+            .chain(self.next_settling())
             .chain(self.next_steering())
             .chain(self.next_beside())
             .chain(self.next_pace())
@@ -86,7 +87,7 @@ impl Engine {
         let live = path.lanes.iter().filter(|&&slot| {
             !matches!(self.lane_at(slot).state, LaneState::Zombie | LaneState::Closing | LaneState::Draining)
         });
-        !self.stopping && path.admin == Admin::In && live.count() == 0
+        !self.is_draining() && path.admin == Admin::In && live.count() == 0
     }
 
     fn grace_end(&self, path: &crate::path::Path) -> Option<Nanos> {
@@ -239,12 +240,7 @@ impl Engine {
         };
         self.lane_at_mut(slot).suspicion = Some(Suspicion { since, cause });
         if before.is_none() {
-            let rule = match cause {
-                Cause::LinkSilent | Cause::WindowClosed => "W16",
-                Cause::Overdue | Cause::CanaryOverdue => "W15",
-                Cause::Outrun => "hedge",
-            };
-            self.paths[path].explain(rule, text);
+            self.paths[path].explain(cause.rule(), text);
             self.paths[path].errors += 1;
             self.decide_suspect(slot, cause, last);
             self.blame(path);

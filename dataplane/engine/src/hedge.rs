@@ -394,8 +394,7 @@ impl Engine {
         let copy = slots.find(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key));
         let Some((_, &Slot { sent_at, .. })) = copy else { return };
         let (now, path) = (self.now, lane.path);
-        let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
-        let last_byte = lanes.map(|lane| lane.last_active).max().unwrap_or(0);
+        let last_byte = self.last_byte_of(path);
         let low = self.hedges.policy.is_low();
         let duel = self.hedges.duel(path);
         if last_byte > duel.last_won {
@@ -403,15 +402,27 @@ impl Engine {
         }
         duel.last_won = now;
         if duel.outrun.on_won(now, sent_at, last_byte, low) {
-            self.suspect_outrun(path, last_byte);
+            self.suspect_outrun(path);
         }
     }
 
+    /// Reads in a row that others answered sooner, how long the path has owed a byte, and whether
+    /// the budget is too low to wait for more.
+    pub(crate) fn outrun_of(&self, path: usize) -> (u32, Nanos, bool) {
+        let Some(duel) = self.hedges.duels.get(path) else { return (0, 0, false) };
+        let silent = duel.outrun.silent(self.now, self.last_byte_of(path));
+        (duel.outrun.in_a_row(), silent, self.hedges.policy.is_low())
+    }
+
+    fn last_byte_of(&self, path: usize) -> Nanos {
+        let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
+        lanes.map(|lane| lane.last_active).max().unwrap_or(0)
+    }
+
     /// What waits behind the reads that were outrun need not wait for its own age.
-    fn suspect_outrun(&mut self, path: usize, last_byte: Nanos) {
-        let now = self.now;
-        let outrun = &self.hedges.duel(path).outrun;
-        let (won, silent_ms) = (outrun.in_a_row(), outrun.silent(now, last_byte) / MILLISECOND);
+    fn suspect_outrun(&mut self, path: usize) {
+        let (won, silent, _) = self.outrun_of(path);
+        let silent_ms = silent / MILLISECOND;
         for at in 0..self.paths[path].lanes.len() {
             let slot = self.paths[path].lanes[at];
             let lane = self.lane_at(slot);

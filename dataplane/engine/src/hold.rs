@@ -12,13 +12,24 @@ use alloc::vec::Vec;
 
 use nbd::Errno;
 use policies::limits::ASK_AGAIN;
-use program::{DeviceCommand, Nanos, NoPath, Unproven};
+use program::{DeviceCommand, Nanos, NoPath, ReportKind, Unproven};
 
+use crate::Action;
 use crate::engine::Engine;
-use crate::request::RequestState;
+use crate::request::{Origin, Request, RequestState};
 use crate::slab::Key;
 
 impl Engine {
+    /// How long a proof, or another path's part in an answer, is waited for while there are paths (W13, W5, W20, F2).
+    /// `no_path = "fail"` is about having none.
+    pub(crate) fn proof_time(&self) -> Nanos {
+        match self.program.no_path {
+            NoPath::Hold(hold) => hold,
+            NoPath::Fail => self.program.quiesce,
+            NoPath::Forever => Nanos::MAX,
+        }
+    }
+
     /// How long a request may wait for want of a path.
     pub(crate) fn hold_time(&self) -> Nanos {
         match self.program.no_path {
@@ -69,6 +80,7 @@ impl Engine {
                 if self.lost_writes.take().is_some() {
                     let text = "an operator has taken note of the loss: FLUSH and FUA work again";
                     self.event("loss_cleared", None, "F9", text.into());
+                    self.act(Action::Report(ReportKind::Loss(None)));
                 }
             }
         }
@@ -84,8 +96,12 @@ impl Engine {
 
     /// Fails every request that waits: for a path, for a range, for a domain.
     pub(crate) fn fail_unstarted(&mut self) {
-        let waiting: Vec<Key> =
-            self.requests.iter().map(|(key, _)| key).filter(|&key| self.waits(key)).collect();
+        let waiting: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(key, request)| !is_replay(request) && self.waits(*key))
+            .map(|(key, _)| key)
+            .collect();
         let errno = self.held_errno();
         self.fail_all(&waiting, errno);
     }
@@ -118,14 +134,14 @@ impl Engine {
     /// Requests that waited too long for something other than a path: a
     /// quarantine or proof (W13, W20), a cache domain (F2), a second opinion on an EIO.
     pub(crate) fn check_waiting(&mut self) {
-        let (now, hold) = (self.now, self.hold_time());
+        let (now, hold) = (self.now, self.proof_time());
         let switch_hangs = self.switch_hangs(hold);
         let due: Vec<Key> = self
             .requests
             .iter()
             .filter(|(key, request)| {
                 let flush = request.host.command == nbd::Command::Flush;
-                let blocked = request.state == RequestState::Blocked && self.ranges.quarantined() > 0;
+                let blocked = request.state == RequestState::Blocked && self.is_behind_quarantine(request);
                 // W5 with `unproven = "hold"`: proof may never come.
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
@@ -136,6 +152,12 @@ impl Engine {
             .collect();
         self.fail_all(&due, Errno::Io);
         self.believe_parked();
+    }
+
+    /// W8 alone bounds nothing: what is before it is answered, or is behind a quarantine itself.
+    fn is_behind_quarantine(&self, request: &Request) -> bool {
+        let (start, end) = (request.host.offset, request.host.offset + request.host.len);
+        self.ranges.quarantined() > 0 && self.ranges.is_quarantined(start, end)
     }
 
     fn believe_parked(&mut self) {
@@ -171,4 +193,9 @@ impl Engine {
         }
         self.unpark();
     }
+}
+
+/// What a lost cache held waits for a path however long that takes: to fail it would make it a loss (F9).
+fn is_replay(request: &Request) -> bool {
+    matches!(request.origin, Origin::Replay(_))
 }

@@ -72,6 +72,17 @@ pub(crate) enum Cause {
     WindowClosed,
 }
 
+impl Cause {
+    /// The rule that reads this evidence.
+    pub(crate) const fn rule(self) -> &'static str {
+        match self {
+            Self::LinkSilent | Self::WindowClosed => "W16",
+            Self::Overdue | Self::CanaryOverdue => "W15",
+            Self::Outrun => "hedge",
+        }
+    }
+}
+
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {

@@ -7,14 +7,13 @@
 
 use alloc::string::String;
 
-use nbd::Errno;
 use policies::Probation;
 use policies::faults::FaultClass;
 use policies::limits::{LEAVING_RETRY, PROBES_IN_VAIN, REFUSED_RETRY};
-use program::{MILLISECOND, Nanos, NoPath};
+use program::{MILLISECOND, Nanos};
 
 use crate::engine::Engine;
-use crate::lane::{Cause, Lane, LaneState, Use};
+use crate::lane::{Cause, Lane, LaneState, Suspicion, Use};
 use crate::path::Admin;
 use crate::request::Origin;
 use crate::{Action, Close, LaneId, Offer, SessionId, TcpSample};
@@ -57,7 +56,7 @@ impl Engine {
 
     /// Opens what is missing and due.
     pub(crate) fn open_lanes(&mut self) {
-        if self.stopping {
+        if self.is_draining() {
             return;
         }
         for path in 0..self.paths.len() {
@@ -219,16 +218,10 @@ impl Engine {
     pub(crate) fn lane_answered(&mut self, id: LaneId) {
         let Some(lane) = self.lane_if(id) else { return };
         match lane.state {
-            LaneState::Up if lane.suspicion.is_some() => {
-                let (path, since) = (lane.path, lane.suspicion.map_or(self.now, |suspicion| suspicion.since));
-                self.decide_trust(path, since);
-                let now = self.now;
-                let lane = self.lane_at_mut(id.slot);
-                if lane.suspicion.take().is_some_and(|suspicion| suspicion.cause == Cause::LinkSilent) {
-                    lane.silent_until = now;
+            LaneState::Up => {
+                if let Some(suspicion) = lane.suspicion {
+                    self.trust_again(id.slot, suspicion);
                 }
-                self.link_answers(id.slot);
-                self.regroup();
             }
             LaneState::Zombie if !self.owes_proof(lane) => {
                 self.decide_zombie_over(id.slot, "close the old connection: its late replies have come");
@@ -240,6 +233,18 @@ impl Engine {
         if self.active.waiting_for.is_some() {
             self.after_proof();
         }
+    }
+
+    fn trust_again(&mut self, slot: u16, suspicion: Suspicion) {
+        self.decide_trust(self.lane_at(slot).path, suspicion);
+        let now = self.now;
+        let lane = self.lane_at_mut(slot);
+        lane.suspicion = None;
+        if suspicion.cause == Cause::LinkSilent {
+            lane.silent_until = now;
+        }
+        self.link_answers(slot);
+        self.regroup();
     }
 
     /// The server says it is leaving (ESHUTDOWN): finish what it has, then go.
@@ -317,27 +322,5 @@ impl Engine {
         }
         self.look_when_silent(id.slot);
         self.judge_unanswered(id.slot);
-    }
-
-    pub(crate) fn shutdown(&mut self) {
-        self.stopping = true;
-        self.fail_unstarted();
-        for path in 0..self.paths.len() {
-            self.paths[path].explain("stop", String::from("this node stops"));
-            self.drain(path);
-        }
-    }
-
-    /// What a request is told that will not be carried out. ESHUTDOWN is for the
-    /// driver: it closes the session without an answer, so that the host re-sends
-    /// to whoever serves next; a host never sees it (design 3.3).
-    pub(crate) fn held_errno(&self) -> Errno {
-        if self.stopping { Errno::Shutdown } else { Errno::Io }
-    }
-
-    /// Whether new requests fail at once.
-    pub(crate) fn must_fail_now(&self) -> bool {
-        let no_path = self.held_since.is_some() && self.program.no_path == NoPath::Fail;
-        self.stopping || self.failed || no_path
     }
 }

@@ -24,6 +24,7 @@ mod covered;
 mod decide;
 mod dispatch;
 mod doubt;
+mod ending;
 mod engine;
 mod event;
 mod fence;

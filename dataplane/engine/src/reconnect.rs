@@ -108,6 +108,7 @@ impl Engine {
             // What was silent answers again, and it is the better door.
             return false;
         }
+        let over_other = path.portals.used_for(now);
         path.portals.on_connected(now, portal);
         let lost = path.lost_portal.take();
         if lost == Some(portal) && path.portal_count() > 1 {
@@ -115,7 +116,7 @@ impl Engine {
             self.path_failed(index, FaultClass::TransportReset);
         }
         if beside && lost.is_none() {
-            self.decide_portal_return(index, portal);
+            self.decide_portal_return(index, portal, over_other);
         }
         if beside {
             self.leave_others(index, slot);
@@ -199,7 +200,7 @@ impl Engine {
             && path.admin == Admin::In
             && path.refusal.is_none()
             && path.reconnect_at <= self.now
-            && !self.stopping
+            && !self.is_draining()
             // A second connection to a server without multi-conn would be a second cache (F1).
             && !self.active.write_through
             && path.lanes.iter().all(|&slot| !self.lane_at(slot).beside)

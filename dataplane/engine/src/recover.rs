@@ -184,11 +184,3 @@ impl Engine {
         self.recovering.into_iter().chain(self.inheriting).min()
     }
 }
-
-impl Engine {
-    /// Whether nothing that was sent may still be executed: what a clean stop is (W10).
-    pub fn is_clean(&self) -> bool {
-        let zombies = self.lanes.iter().flatten().any(|lane| lane.in_order().any(|(_, slot)| slot.write));
-        self.doubts.is_empty() && self.ghosts.is_empty() && self.recovering.is_none() && !zombies
-    }
-}

@@ -45,6 +45,7 @@ impl Engine {
         self.hedges.set_program(&program);
         self.identity.declared = program.identity.is_some();
         self.program = program;
+        self.time_doubts();
         self.note_settings();
         for path in &mut self.paths {
             path.program_index = None;

@@ -33,7 +33,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::{Command, CommandFlags};
+use program::ReportKind;
 
+use crate::Action;
 use crate::covered::Covered;
 use crate::engine::Engine;
 use crate::request::{Kind, Origin, Piece, PieceState, Request, RequestState};
@@ -249,7 +251,7 @@ impl Engine {
         // Newer writes of hosts may have left nothing of it.
         self.check_replay();
         // What waits for proof of another path (W20) is not given up as lost meanwhile.
-        if self.active.writers.is_empty() || self.active.waiting_for.is_some() || self.stopping {
+        if self.active.writers.is_empty() || self.active.waiting_for.is_some() || self.is_draining() {
             return;
         }
         while let Some(replay) = self.replay.as_mut()
@@ -370,7 +372,7 @@ impl Engine {
 
     /// No path, or none that may start yet.
     fn has_nowhere_to_write(&self) -> bool {
-        self.stopping || self.failed || self.held_since.is_some() || self.active.waiting_for.is_some()
+        self.is_draining() || self.failed || self.held_since.is_some() || self.active.waiting_for.is_some()
     }
 
     /// Something was written: reads look again.
@@ -500,8 +502,9 @@ impl Engine {
     pub(crate) fn lose_writes(&mut self, text: String) {
         self.event("writes_lost", None, "F9", text.clone());
         self.decide_loss();
-        if self.rules.f9_sticky {
-            self.lost_writes.get_or_insert(text);
+        if self.rules.f9_sticky && self.lost_writes.is_none() {
+            self.act(Action::Report(ReportKind::Loss(Some(text.clone()))));
+            self.lost_writes = Some(text);
         }
     }
 }

@@ -180,6 +180,11 @@ impl Retention {
         self.flushing
     }
 
+    /// Not before then is another one sent: the last was answered with an error.
+    pub(crate) fn next_flush(&self) -> Nanos {
+        self.flush_again_at
+    }
+
     /// Enough is kept that a FLUSH of our own is due.
     fn wants_flush(&self) -> bool {
         let half = self.limit_bytes / 2;
@@ -359,7 +364,7 @@ impl Engine {
     pub(crate) fn own_flush(&mut self) {
         if self.retention.flushing {
             self.retention.flush_next = true;
-        } else if !self.stopping {
+        } else if !self.is_draining() {
             self.retention.flushing = true;
             self.retention.flush_began = self.now;
             self.internal(Origin::OwnFlush, Command::Flush, CommandFlags::empty(), 0, 0);

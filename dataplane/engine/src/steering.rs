@@ -242,9 +242,9 @@ impl Engine {
                 let text = format!("{}; it is used all the same: {why}", slow_text(&seen));
                 self.event("path_slow_spared", Some(path), "slow", text);
             }
-            SlowChange::Restored { path } => {
+            SlowChange::Restored { path, clean_ns } => {
                 let text = String::from("no slow window for 5 min: in good standing again");
-                self.decide_restored(path);
+                self.decide_restored(path, clean_ns);
                 self.event("path_restored", Some(path), "slow", text);
             }
             SlowChange::StorageSlow { median_ns, baseline_ns } => {

@@ -9,7 +9,7 @@
 //! Draining - its requests are over their age -> Zombie
 //! Zombie --- nothing owes proof any more --------> closed
 //!        --- its peer answers no probe ----------> closed (`lanes`)
-//!        --- two newer ones on the path ---------> closed
+//!        --- many newer ones on the path --------> closed; its writes are in doubt
 //!        --- the hold is over, several writers --> closed
 //!        --- the hold is over, one writer -------> stays; its writes are let go without proof (W13)
 //! ```
@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use policies::faults::FaultClass;
 use policies::limits::ZOMBIE_SAMPLE_INTERVAL;
-use program::{Exclusive, Nanos, NoPath, SECOND, Unproven, Writers};
+use program::{Exclusive, Nanos, SECOND, Unproven, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Lane, LaneState, Use};
@@ -27,8 +27,9 @@ use crate::{Action, Close};
 
 /// A lane that was given up has stopped sending by then.
 const QUIETED: Nanos = SECOND;
-/// Old connections kept per path.
-const ZOMBIES_MAX: usize = 2;
+/// Old connections kept for each connection that a path is to have. All of a path's are given up together when its
+/// server stops, and each is the only proof for its writes (W13).
+const ZOMBIES_PER_LANE: usize = 4;
 
 impl Engine {
     /// Whether something on a lane that was given up must be proven finished: writes, which may
@@ -89,10 +90,10 @@ impl Engine {
             .copied()
             .filter(|&slot| self.lane_at(slot).state == LaneState::Zombie)
             .collect();
-        if zombies.len() > ZOMBIES_MAX
+        if zombies.len() > ZOMBIES_PER_LANE * usize::from(self.paths[index].program.lanes.max(1))
             && let Some(&oldest) = zombies.iter().min_by_key(|&&slot| self.lane_at(slot).opened_at)
         {
-            self.decide_zombie_over(oldest, "close the old connection: two newer ones are kept");
+            self.decide_zombie_over(oldest, "close the old connection: many newer ones are kept");
             self.close(oldest, Close::Abort);
         }
     }
@@ -112,11 +113,9 @@ impl Engine {
     pub(crate) fn check_zombie(&mut self, slot: u16) {
         self.sample_zombie(slot);
         let lane = self.lane_at(slot);
-        let hold = match self.program.no_path {
-            _ if self.program.unproven == Unproven::Hold && self.rules.w13_hold => Nanos::MAX,
-            NoPath::Hold(hold) => hold,
-            NoPath::Fail => self.program.quiesce,
-            NoPath::Forever => Nanos::MAX,
+        let hold = match self.program.unproven {
+            Unproven::Hold if self.rules.w13_hold => Nanos::MAX,
+            Unproven::Hold | Unproven::Assume => self.proof_time(),
         };
         if !self.owes_proof(lane) {
             self.decide_zombie_over(slot, "close the old connection: nothing on it can land any more");

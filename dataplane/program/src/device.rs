@@ -52,6 +52,9 @@ pub struct DeviceProgram {
     /// The same process may also have had paths that are not among `paths`, or it is not known which: the gates
     /// of these do not speak for what it sent there (rule W10).
     pub left_elsewhere: bool,
+    /// Acknowledged writes were lost for good in an earlier run, and why; no operator has taken note yet: FLUSH and
+    /// FUA fail (rule F9).
+    pub lost_writes: Option<String>,
     /// Fencing token claimed at gates, the same in a whole run of the process and higher in each next one;
     /// 0: gates are not asked for, and treated as plain servers.
     pub epoch: u64,

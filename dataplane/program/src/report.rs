@@ -40,6 +40,9 @@ pub enum ReportKind {
     Geometry(Geometry),
     /// The device has finished and nothing that it sent is in doubt: the next process need not wait (rule W10).
     Clean,
+    /// Acknowledged writes are lost for good, and why (rule F9): to be recorded, for the next process must go on telling
+    /// it. `None`: an operator has taken note.
+    Loss(Option<String>),
     /// Content samples that identify the volume; to be recorded.
     Samples(Vec<(u64, u128)>),
     /// Something was decided that was not the last decision about its subject already.

@@ -44,7 +44,7 @@ impl Reactor {
             let (message, _) = lane.outbox.room(0, &mut self.messages);
             message.push_header(&header[..len]);
         }
-        lane.stage = Stage::Disconnecting { proof: limit.is_none() };
+        lane.stage = Stage::Disconnecting { proof: limit.is_none() && with_disc };
         lane.deadline = limit.map(|limit| now + limit);
         if let Some(deadline) = lane.deadline {
             self.timers.set(deadline, Due::Lane(key));
@@ -59,8 +59,9 @@ impl Reactor {
     pub(crate) fn lane_eof(&mut self, key: Key) {
         let Some(lane) = self.lanes.get(key) else { return };
         let fault = match lane.stage {
-            Stage::Disconnecting { proof: true } => LaneFault::Drained,
-            Stage::Disconnecting { proof: false } => LaneFault::ByUs,
+            // An end of the server's own that came before it could see ours proves nothing.
+            Stage::Disconnecting { proof: true } if lane.half_closed => LaneFault::Drained,
+            Stage::Disconnecting { .. } => LaneFault::ByUs,
             _ => LaneFault::Closed,
         };
         self.lane_fail(key, fault);

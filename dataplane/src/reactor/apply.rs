@@ -68,7 +68,7 @@ impl Reactor {
         let Some(device) = self.devices.get_mut(key) else { return };
         device.memory.retain(|name, _| program.paths.iter().any(|path| path.name == *name));
         device.program = program.clone();
-        self.feed(key, Event::Program(program));
+        self.feed(key, Event::Program(Box::new(program)));
     }
 
     /// Sessions end at a frame boundary, then the device goes.

@@ -143,6 +143,10 @@ impl Reactor {
             self.sessions.len(),
             self.requests.len()
         );
+        for key in self.devices.keys() {
+            // What could not be made durable is told, and recorded (F9).
+            self.feed(key, Event::Shutdown);
+        }
         for key in self.lanes.keys() {
             self.lane_fail(key, engine::LaneFault::ByUs);
         }

@@ -56,6 +56,7 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         recorded: None,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths,

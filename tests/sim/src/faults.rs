@@ -422,7 +422,7 @@ impl Device {
             }
         }
         self.program = program.clone();
-        self.feed(env, Event::Program(program));
+        self.feed(env, Event::Program(Box::new(program)));
     }
 
     /// Every path is in use or ready.

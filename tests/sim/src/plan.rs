@@ -419,6 +419,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
         host_sessions: program::HostSessions::Shared,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths: list,

@@ -5,6 +5,7 @@
 mod coverage;
 mod damage;
 mod limits;
+mod schedules;
 mod seeds;
 mod shadow;
 mod steering;

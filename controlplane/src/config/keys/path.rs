@@ -61,7 +61,7 @@ pub(crate) const PATH: &[Key] = &[
         Kind::Bool,
         Text("false"),
         "The server finishes its requests before it closes a connection that was ended in order (nbdkit and nbd-server \
-         do, qemu-nbd does not): that close then proves a write in doubt finished.",
+         do, qemu-nbd does not): that close then proves a write in doubt finished. Only for a server that is reached directly: a proxy in between closes on its own account.",
     ),
     Key::new(
         "same_cache",

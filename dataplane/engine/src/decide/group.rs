@@ -221,7 +221,8 @@ impl Engine {
             (Some(since), _) => self
                 .on_device("a path is back: requests go on", "3.7")
                 .time("without a path for", self.now - since, Limit::Informs)
-                .count("requests waiting", waiting, Limit::Informs),
+                .count("requests waiting", waiting, Limit::Informs)
+                .until("the last path is lost again"),
             (None, NoPath::Fail) => self
                 .on_device("no path: fail requests", "3.7")
                 .count("requests waiting", waiting, Limit::Informs)

@@ -5,14 +5,14 @@
 
 use policies::explain::{Decision, Limit, Unit};
 use policies::limits::{
-    BACKOFF_CAP, FULL_SHARE_PPM, GIVE_UP, HEDGE_WINS_SUSPECT, MILLISECOND, PROBATION_CANARIES,
-    PROBATION_SHARE_PPM, SILENT_ABORT, STRIKES,
+    BACKOFF_CAP, FULL_SHARE_PPM, GIVE_UP, HEDGE_SUSPECT_AFTER, HEDGE_WINS_SUSPECT, MILLISECOND,
+    PROBATION_CANARIES, PROBATION_SHARE_PPM, SILENT_ABORT, STRIKES,
 };
 use program::Nanos;
 
 use crate::LaneFault;
 use crate::engine::Engine;
-use crate::lane::{Cause, LaneState};
+use crate::lane::{Cause, LaneState, Suspicion};
 
 /// The longest wait between two attempts, jitter included.
 const RECONNECT_MAX: Nanos = BACKOFF_CAP + BACKOFF_CAP / policies::limits::BACKOFF_JITTER_DIVISOR;
@@ -100,10 +100,15 @@ impl Engine {
     /// Second copies of its reads were answered first, one after the other (3.5).
     fn outrun(&self, slot: u16) -> Decision {
         let lane = self.lane_at(slot);
-        let needed = u64::from(HEDGE_WINS_SUSPECT);
+        let (won, silent, low) = self.outrun_of(lane.path);
+        let patience = if low { Limit::Informs } else { Limit::AtLeast(HEDGE_SUSPECT_AFTER) };
         self.on_path(lane.path, "suspect", "hedge")
-            .count("reads in a row answered sooner elsewhere", needed, Limit::AtLeast(needed))
-            .time("without a byte", self.now.saturating_sub(lane.last_active), Limit::Informs)
+            .count(
+                "reads in a row answered sooner elsewhere",
+                u64::from(won),
+                Limit::AtLeast(u64::from(HEDGE_WINS_SUSPECT)),
+            )
+            .time("without a byte that it owes", silent, patience)
             .count("requests in flight", u64::from(lane.in_flight), Limit::Informs)
     }
 
@@ -115,10 +120,10 @@ impl Engine {
     }
 
     /// A reply came on a suspect lane.
-    pub(crate) fn decide_trust(&mut self, path: usize, since: Nanos) {
+    pub(crate) fn decide_trust(&mut self, path: usize, was: Suspicion) {
         let decision = self
-            .on_path(path, "trust again", "W15")
-            .time("suspect for", self.now - since, Limit::Informs)
+            .on_path(path, "trust again", was.cause.rule())
+            .time("suspect for", self.now - was.since, Limit::Informs)
             .refused("probation", "the connection never broke");
         self.decide(&decision.until("the next sign of trouble"));
     }
@@ -163,7 +168,9 @@ impl Engine {
             .on_path(lane.path, why, "W1")
             .time("kept for", self.now.saturating_sub(lane.given_up_at), Limit::Informs)
             .count("writes left on it", left, Limit::Informs);
-        self.decide(&decision);
+        self.decide(
+            &decision.until("nothing: that connection is over, and its path has another or makes one"),
+        );
     }
 
     /// The server said that it is leaving (W7).
@@ -361,7 +368,8 @@ impl Engine {
             None => self
                 .on_path(path, "believe EIO and tell the host", "W7")
                 .count("paths that answered EIO", u64::from(asked), Limit::Informs)
-                .refused("ask another path", "two have said so, or there is none that has not"),
+                .refused("ask another path", "two have said so, or there is none that has not")
+                .until("the host's next request, of which nothing is believed beforehand"),
         };
         self.decide(&decision);
     }

@@ -47,9 +47,34 @@ impl Engine {
     pub(crate) fn standing_now(&self, index: usize, now: Nanos) -> Decision {
         match self.paths[index].steering.standing {
             Some(Standing::HeldOut) => self.held_out(index, now),
-            _ if self.slow.is_demoted(index) => Self::demoted_slow(index, now, &self.slow.seen(index)),
-            _ => self.demoted_marginal(index, now),
+            _ if self.slow.is_demoted(index) => self.slow_now(index, now),
+            _ => self.marginal_now(index, now),
         }
+    }
+
+    /// Demoted by windows that may be over: what counts now is how long none was slow.
+    fn slow_now(&self, index: usize, now: Nanos) -> Decision {
+        let seen = self.slow.seen(index);
+        let about = Decision::new(now, Subject::Path(index), "used while nothing better is: slow", "slow")
+            .time("without a slow window", self.slow.clean_for(index, now), Limit::AtLeast(SLOW_CLEAN))
+            .count("slow windows of the last 12", u64::from(seen.windows_slow), Limit::Informs);
+        Self::medians(&about, &seen)
+            .refused("take it out", "slow is not dead, and it may be all there is left")
+            .until("5 min without a slow window, or `path reinstate`")
+    }
+
+    /// The same for one that spoilt requests.
+    fn marginal_now(&self, index: usize, now: Nanos) -> Decision {
+        let marginal = &self.paths[index].steering.marginal;
+        let counts = marginal.counts(now);
+        let left = marginal.until().unwrap_or(now).saturating_sub(now);
+        let what = "used while nothing better is: it spoilt requests";
+        Decision::new(now, Subject::Path(index), what, "marginal")
+            .time("in good standing again in", left, Limit::Informs)
+            .count("requests spoilt within a minute", u64::from(counts.troubled), Limit::Informs)
+            .count("of so many", u64::from(counts.requests), Limit::Informs)
+            .refused("take it out", "it works, and may be all there is left")
+            .until("that time passes without another, or `path reinstate`")
     }
 
     /// It failed, and so did every other.
@@ -57,7 +82,8 @@ impl Engine {
         let decision = self
             .on_path(path, "count no failure: no other path answers either", "failure-limit")
             .count("other paths that answer", 0, Limit::AtMost(0))
-            .refused("count it", "what all paths share is not this one's fault");
+            .refused("count it", "what all paths share is not this one's fault")
+            .until("it fails while another path answers");
         self.decide(&decision);
     }
 
@@ -101,13 +127,18 @@ impl Engine {
     }
 
     fn slow_figures(decision: &Decision, seen: &SlowSeen) -> Decision {
-        decision
+        let windows = decision
             .count(
                 "slow windows of the last 12",
                 u64::from(seen.windows_slow),
                 Limit::AtLeast(u64::from(SLOW_WINDOWS_SLOW)),
             )
-            .count("requests in them", u64::from(seen.samples), Limit::AtLeast(u64::from(SLOW_SAMPLES_MIN)))
+            .count("requests in them", u64::from(seen.samples), Limit::AtLeast(u64::from(SLOW_SAMPLES_MIN)));
+        Self::medians(&windows, seen)
+    }
+
+    fn medians(decision: &Decision, seen: &SlowSeen) -> Decision {
+        decision
             .time("median", seen.median_ns, Limit::Above(seen.siblings_ns.saturating_mul(SLOW_FACTOR)))
             .time("its siblings'", seen.siblings_ns, Limit::Informs)
     }
@@ -132,10 +163,10 @@ impl Engine {
     }
 
     /// It is as fast as its siblings again.
-    pub(crate) fn decide_restored(&mut self, path: usize) {
+    pub(crate) fn decide_restored(&mut self, path: usize, clean: Nanos) {
         let decision = self
             .on_path(path, "use it like the others again", "slow")
-            .time("without a slow window", SLOW_CLEAN, Limit::AtLeast(SLOW_CLEAN))
+            .time("without a slow window", clean, Limit::AtLeast(SLOW_CLEAN))
             .until("it is slow for most of a minute");
         self.decide(&decision);
     }
@@ -149,7 +180,10 @@ impl Engine {
                 .time("usually", baseline_ns, Limit::Informs)
                 .refused("demote paths", "none is slower than the others")
                 .until("5 min without a slow window, or it is the new normal"),
-            None => self.on_device("the storage is as fast as it usually is", "slow"),
+            None => self
+                .on_device("the storage is as fast as it usually is", "slow")
+                .refused("go on with its alarm", "no window was slow for 5 min")
+                .until("most of a minute in which all paths are slow"),
         };
         self.decide(&decision);
     }
@@ -167,11 +201,11 @@ impl Engine {
     }
 
     /// The better portal is back.
-    pub(crate) fn decide_portal_return(&mut self, path: usize, portal: usize) {
+    pub(crate) fn decide_portal_return(&mut self, path: usize, portal: usize, over_other: Nanos) {
         let decision = self
             .on_path(path, "go back to the better portal", "3.4")
             .count("portal", portal as u64 + 1, Limit::Informs)
-            .time("over the other one for at least", PORTAL_RETURN_AFTER, Limit::AtLeast(PORTAL_RETURN_AFTER))
+            .time("over the other one for", over_other, Limit::AtLeast(PORTAL_RETURN_AFTER))
             .until("it fails");
         self.decide(&decision);
     }

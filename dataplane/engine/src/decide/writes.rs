@@ -56,14 +56,18 @@ impl Engine {
             .on_path(path, "copy proven finished: its late reply came", "2.3")
             .time("after its sending", self.now - sent_at, Limit::Informs)
             .count("copies of it that may still land", u64::from(entry.copies), Limit::Informs);
-        self.decide(&decision);
+        let until = match entry.copies {
+            0 => "nothing: newer writes over it go on",
+            _ => "each other copy is proven finished too: then newer writes over it go on",
+        };
+        self.decide(&decision.until(until));
     }
 
     /// Nothing proved it over, and `quiesce` has passed (W4).
     pub(crate) fn decide_unproven_release(&mut self, doubt: Doubt) {
         let decision = self
             .on_path(doubt.path, "end the quarantine without proof", "W4")
-            .time("in doubt for", self.program.quiesce, Limit::AtLeast(self.program.quiesce))
+            .time("in doubt for", self.now.saturating_sub(doubt.since), Limit::AtLeast(self.program.quiesce))
             .count("writes still in doubt", self.doubts.len() as u64, Limit::Informs)
             .refused(
                 "wait for proof",
@@ -89,7 +93,7 @@ impl Engine {
             .on_path(path, "old session proven finished by the gate", "2.4")
             .time("since it was asked", took, Limit::Informs)
             .count("writes not in doubt any more", settled, Limit::Informs);
-        self.decide(&decision);
+        self.decide(&decision.until("nothing: that session can write no more"));
     }
 
     /// A copy on a connection that stands is let go at the hold (W13).
@@ -140,7 +144,7 @@ impl Engine {
             .on_device("replay over", "F6")
             .count("parts written again", segments, Limit::Informs)
             .bytes("in all", bytes, Limit::Informs);
-        self.decide(&decision);
+        self.decide(&decision.until("a storage server loses its cache again"));
     }
 
     /// A FLUSH failed (F9).
@@ -189,6 +193,6 @@ impl Engine {
                 Limit::AtLeast(self.program.quiesce),
             )
         };
-        self.decide(&decision);
+        self.decide(&decision.until("the next stop that is not clean"));
     }
 }

@@ -75,6 +75,7 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
         recorded: None,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths: (0..paths).map(path).collect(),

@@ -103,9 +103,9 @@ fn a_restarted_gate_ends_a_doubt_after_reloads() {
         // What was to ask the gate does not get through.
         s.opening.retain(|(of, _)| *of != lane);
         s.event(Event::LaneDown { lane, fault: engine::LaneFault::Closed, sent_bytes: 0 });
-        s.event(Event::Program(without.clone()));
+        s.event(Event::Program(Box::new(without.clone())));
     }
-    s.event(Event::Program(program));
+    s.event(Event::Program(Box::new(program)));
     let back = s.opening.iter().position(|(_, path)| *path == sent.path).expect("it is connecting");
     let lane = s.opening[back].0;
     s.open(lane, gate(2, 6));

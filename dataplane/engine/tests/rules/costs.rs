@@ -103,6 +103,55 @@ fn a_successor_of_a_write_in_doubt_counts_to_its_path() {
     assert!(all[0].worst >= 5 * SECOND && all[0].delayed == 1);
 }
 
+/// W4: with doubts on two paths it is the one whose copy holds the range.
+#[test]
+fn each_successor_counts_to_the_path_of_its_own_predecessor() {
+    let mut s = Script::up(&device(3));
+    let mut paths = Vec::new();
+    for n in 0..2 {
+        s.request(Write, n << 20, 4096);
+        let sent = s.take();
+        s.reset(sent.path);
+        let again = s.take();
+        s.answer(again, Ok(()));
+        paths.push(["p0", "p1", "p2"][sent.path]);
+    }
+    assert_ne!(paths[0], paths[1]);
+    let over = s.request(Write, 0, 4096);
+    s.wait_alive(5_100 * MILLISECOND, |_| true);
+    while s.result(over).is_none() {
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+    }
+    let all = costs(&s);
+    assert_eq!((all.len(), all[0].path.as_deref(), all[0].rule), (1, Some(paths[0]), "W4"), "{all:#?}");
+}
+
+/// W4: the copy may also be on a connection that is kept for its late reply.
+#[test]
+fn a_successor_of_a_write_that_is_late_counts_to_its_path() {
+    let mut s = Script::up(&device(2));
+    let first = s.request(Write, 0, 4096);
+    let stuck = s.take();
+    s.wait_alive(2_500 * MILLISECOND, |sent| sent.path != stuck.path);
+    let at = s.sent.iter().position(|sent| sent.command == Write).expect("it was moved");
+    let moved = s.sent.remove(at).expect("found");
+    s.answer(moved, Ok(()));
+    assert_eq!(s.result(first), Some(Ok(())));
+    let over = s.request(Write, 0, 4096);
+    s.wait_alive(1_500 * MILLISECOND, |sent| sent.path != stuck.path);
+    assert_eq!(s.result(over), None, "the old copy could land over it");
+    s.answer(stuck, Ok(()));
+    while s.result(over).is_none() {
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+    }
+    let all = costs(&s);
+    let of_doubt = all.iter().find(|cause| cause.rule == "W4").expect("it waited for the old copy");
+    assert_eq!(of_doubt.path.as_deref(), Some(["p0", "p1"][stuck.path]), "{all:#?}");
+    assert!((SECOND..2 * SECOND).contains(&of_doubt.worst), "{of_doubt:#?}");
+}
+
 /// The operator's own doing is told as such.
 #[test]
 fn a_path_taken_out_by_command_counts_to_the_operator() {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a lost or stalled connection leaves in doubt, and what it does not (rules W1 to W6, W15).
 
-use engine::Close;
-use nbd::Command::{Read, Trim, Write};
-use program::{DeviceProgram, MILLISECOND, SECOND, Writers};
+use engine::{Close, Event};
+use nbd::Command::{Flush, Read, Trim, Write};
+use nbd::{CommandFlags, TransmissionFlags as Flags};
+use program::{Coherence, DeviceProgram, MILLISECOND, SECOND, Unproven, Writers};
 
 use crate::on_path;
-use crate::script::{Script, device, offer};
+use crate::script::{Script, device, offer, without};
 
 /// W2, W3: what was in flight moves at once, a write with the same bytes.
 #[test]
@@ -51,7 +52,7 @@ fn write_in_doubt(s: &mut Script) {
 
 /// W4: a later overlapping write waits for `quiesce`; others do not; the release is reported.
 #[test]
-fn a_write_in_doubt_quarantines_its_range() {
+fn complaint_1_a_write_in_doubt_quarantines_its_range() {
     let mut s = Script::up(&device(2));
     write_in_doubt(&mut s);
     assert_eq!(s.engine.status(s.now).quarantined, 1);
@@ -163,4 +164,97 @@ fn many_writers_get_no_answer_before_proof() {
     assert_eq!(s.result(a), None);
     s.wait_alive(5 * SECOND, |_| true);
     assert_eq!(s.result(a), Some(Ok(())));
+    assert!(s.events.contains(&"quarantine_unproven"), "the host waited for it, and nothing proved it");
+}
+
+/// W4: what a timer ends without anybody waiting is told as well, as a number: something newer may be written over it
+/// a moment later.
+#[test]
+fn a_doubt_that_nobody_waited_for_is_told() {
+    let mut s = Script::up(&device(2));
+    write_in_doubt(&mut s);
+    s.wait_alive(5_100 * MILLISECOND, |_| true);
+    let told = |name| s.events.iter().filter(|event| **event == name).count();
+    assert_eq!((told("doubt_unproven"), told("quarantine_unproven")), (1, 0));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+}
+
+/// W13: a change of `unproven` is in force for what is in doubt already.
+#[test]
+fn a_changed_setting_is_in_force_for_what_is_in_doubt() {
+    let mut s = Script::up(&device(2));
+    write_in_doubt(&mut s);
+    let hold = DeviceProgram { unproven: Unproven::Hold, ..device(2) };
+    s.event(Event::Program(Box::new(hold)));
+    s.wait_alive(60 * SECOND, |_| true);
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "no timer ends it any more");
+    s.event(Event::Program(Box::new(device(2))));
+    s.wait_alive(SECOND, |_| true);
+    assert_eq!(s.engine.status(s.now).quarantined, 0, "`quiesce` has passed since it was lost");
+}
+
+/// W13: every connection of a path that stopped is kept for its late replies, however many it has.
+#[test]
+fn every_connection_of_a_stopped_server_is_kept() {
+    let mut program = device(2);
+    program.paths[0].lanes = 6;
+    let mut s = Script::up(&program);
+    while !s.opening.is_empty() {
+        s.open_all(&offer());
+    }
+    let mut stuck = Vec::new();
+    for n in 0..24 {
+        s.request(Write, n * 8192, 4096);
+        let sent = s.take();
+        if sent.path == 0 {
+            stuck.push(sent);
+        } else {
+            s.answer(sent, Ok(()));
+        }
+    }
+    let lanes: std::collections::BTreeSet<_> = stuck.iter().map(|sent| sent.lane.slot).collect();
+    assert!(lanes.len() >= 4, "{lanes:?}");
+    for _ in 0..60 {
+        s.wait_alive(SECOND, |sent| sent.path != 0);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path == 1) {
+            let sent = s.sent.remove(at).expect("just found");
+            s.answer(sent, Ok(()));
+        }
+    }
+    assert_eq!(s.engine.status(s.now).paths[0].zombies as usize, lanes.len());
+    assert!(!s.closing.iter().any(|(lane, _)| lanes.contains(&lane.slot)), "{:?}", s.closing);
+    let over = s.request(Write, 0, 4096);
+    let over_sent =
+        |s: &Script| s.sent.iter().any(|sent| sent.command == Write && sent.offset == 0 && sent.path == 1);
+    let first = stuck.iter().copied().find(|sent| sent.offset == 0);
+    if let Some(first) = first {
+        assert!(!over_sent(&s), "the old copy is known alive");
+        s.answer(first, Ok(()));
+    }
+    assert!(over_sent(&s));
+    assert_eq!(s.result(over), None);
+}
+
+/// W18: on paths whose caches are not shared a write that was answered and whose FLUSH was not may come out of its
+/// cache later: it is in doubt like one that was not answered.
+#[test]
+fn a_write_that_an_unshared_cache_holds_is_in_doubt() {
+    let program = DeviceProgram { coherent: Coherence::Incoherent, ..device(2) };
+    for coherent in [true, false] {
+        let mut s = Script::new(&DeviceProgram {
+            coherent: if coherent { Coherence::Assumed } else { Coherence::Incoherent },
+            ..program.clone()
+        });
+        s.open_all(&without(Flags::SEND_FUA));
+        s.request_with(Write, if coherent { CommandFlags::FUA } else { CommandFlags::empty() }, 0, 4096);
+        let write = s.take();
+        s.answer(write, Ok(()));
+        let flush = s.take();
+        assert_eq!(flush.command, Flush, "3.3: FUA is emulated");
+        s.reset(flush.path);
+        while let Some(sent) = s.sent.pop_front() {
+            s.answer(sent, Ok(()));
+        }
+        assert_eq!(s.engine.status(s.now).quarantined, usize::from(!coherent) as u64);
+    }
 }

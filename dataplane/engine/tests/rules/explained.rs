@@ -2,11 +2,15 @@
 //! What was decided is kept with its rule, its figures and limits, what was refused and what
 //! would change it.
 
-use engine::{Event, LaneFault, TcpSample};
+use engine::{Event, LaneFault, Offer, TcpSample};
 use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
-use program::{Comparison, Decision, Failback, MILLISECOND, NoPath, PathCommand, SECOND, Unproven};
+use program::{
+    Comparison, Decision, DeviceProgram, Failback, MILLISECOND, NoPath, PathCommand, SECOND, SelectorKind,
+    Unproven,
+};
 
+use crate::rig::Rig;
 use crate::script::{SIZE, Script, device, offer};
 
 fn of_path(s: &Script, path: usize) -> Vec<Decision> {
@@ -131,7 +135,7 @@ fn a_refused_path_names_what_was_compared() {
         let sent = s.take();
         s.answer_digest(sent, 1, false);
     }
-    s.open_path(1, engine::Offer { size_bytes: SIZE / 2, ..offer() });
+    s.open_path(1, Offer { size_bytes: SIZE / 2, ..offer() });
     let refused = find(&of_path(&s, 1), "refuse");
     assert_eq!(refused.rule, "3.3");
     assert_eq!(figure(&refused, "size"), (SIZE / 2, Some((Comparison::AtLeast, SIZE))));
@@ -310,4 +314,78 @@ fn every_state_has_its_present_reason() {
     let held = s.engine.explain(s.now);
     assert_eq!((held.state.as_str(), held.present.rule), ("held", "3.7"));
     assert_eq!(figure(&held.present, "for").1, Some((Comparison::Below, 600 * SECOND)));
+}
+
+/// The same for the states that a rule holds a path in: the figure that counts now, with what it is compared with.
+#[test]
+fn what_a_rule_holds_says_what_is_left_of_it() {
+    let now = |s: &Script, path: usize| {
+        let found = s.engine.explain(s.now).paths[path].clone();
+        assert!(!found.present.until.is_empty() && !found.present.refused.is_empty(), "{found:#?}");
+        (found.state.as_str(), found.present)
+    };
+    // Held out.
+    let mut s = Script::up(&device(2));
+    for _ in 0..6 {
+        s.reset(0);
+        s.wait(0);
+        s.open_path(0, offer());
+        s.wait_alive(SECOND, |_| true);
+    }
+    let (state, present) = now(&s, 0);
+    assert_eq!((state, present.rule), ("held", "failure-limit"));
+    assert_eq!(figure(&present, "failures within 10 min"), (6, Some((Comparison::Above, 5))));
+    let left = figure(&present, "held out for").0;
+    assert!(left > 28 * SECOND && left < 30 * SECOND, "{left}");
+    // Slow; then quick again and not yet trusted: what made it slow is not what counts any more.
+    let program = DeviceProgram { selector: SelectorKind::RoundRobin, ..device(2) };
+    let mut rig = Rig::new(Script::up(&program), &[40 * MILLISECOND, 4 * MILLISECOND], 64, 4);
+    rig.run(70 * SECOND);
+    rig.service[0] = 4 * MILLISECOND;
+    rig.run(100 * SECOND);
+    let (state, present) = now(&rig.script, 0);
+    assert_eq!((state, present.rule), ("slow", "slow"));
+    let (clean, limit) = figure(&present, "without a slow window");
+    assert_eq!(limit, Some((Comparison::AtLeast, 300 * SECOND)));
+    assert!((85 * SECOND..=100 * SECOND).contains(&clean), "{clean}");
+    // Marginal.
+    let mut program = device(2);
+    program.paths[0].in_flight = 64;
+    let mut s = Script::up(&program);
+    for n in 0..30 {
+        s.request(Write, n * 8192, 4096);
+        for _ in 0..30 {
+            s.wait(10 * MILLISECOND);
+            let (stuck, ready): (Vec<_>, Vec<_>) =
+                s.sent.drain(..).partition(|sent| sent.path == 0 && sent.command == Write);
+            s.sent.extend(stuck);
+            for sent in ready {
+                s.answer(sent, Ok(()));
+            }
+        }
+    }
+    s.wait_alive(3 * SECOND, |_| true);
+    let (state, present) = now(&s, 0);
+    assert_eq!((state, present.rule), ("slow", "marginal"));
+    assert!(figure(&present, "in good standing again in").0 > 0, "{present:#?}");
+    // Refused: smaller than what hosts were told.
+    let mut s = Script::up(&device(2));
+    s.reset(0);
+    s.wait(0);
+    s.open_path(0, Offer { size_bytes: SIZE / 2, ..offer() });
+    let (state, present) = now(&s, 0);
+    assert_eq!((state, present.rule), ("refused", "3.3"));
+    assert!(figure(&present, "asked again in").0 > 0);
+    let refused = find(&of_path(&s, 0), "refuse");
+    assert_eq!(figure(&refused, "size"), (SIZE / 2, Some((Comparison::AtLeast, SIZE))));
+    // Unproven: blank volumes look all the same.
+    let mut s = Script::new(&DeviceProgram { identity: None, ..device(2) });
+    s.open_path(0, offer());
+    s.open_path(1, offer());
+    while let Some(read) = s.sent.pop_front() {
+        s.answer_digest(read, 0, true);
+    }
+    let (state, present) = now(&s, 1);
+    assert_eq!((state, present.rule), ("unproven", "3.8"));
+    assert!(figure(&present, "blocks that read equal").0 > 0, "{present:#?}");
 }

@@ -479,7 +479,7 @@ fn a_path_goes_with_two_copies_open() {
                 _ => {
                     let mut fewer = program.clone();
                     fewer.paths.remove(goes.path);
-                    s.event(Event::Program(fewer));
+                    s.event(Event::Program(Box::new(fewer)));
                 }
             }
             assert!(s.nothing_sent() && s.result(read).is_none());
@@ -506,7 +506,7 @@ fn the_budget_can_be_changed() {
     let program = hedging(2);
     let mut s = Script::up(&program);
     let (read, first, second) = two_copies(&mut s);
-    s.event(Event::Program(DeviceProgram { hedge_budget_ppm: 0, ..program.clone() }));
+    s.event(Event::Program(Box::new(DeviceProgram { hedge_budget_ppm: 0, ..program.clone() })));
     s.answer(second, Ok(()));
     s.answer(first, Ok(()));
     assert_eq!(s.result(read), Some(Ok(())));
@@ -515,7 +515,7 @@ fn the_budget_can_be_changed() {
     s.wait(5 * COLD);
     assert!(no_copy_sent(&mut s));
     s.answer(alone, Ok(()));
-    s.event(Event::Program(program));
+    s.event(Event::Program(Box::new(program)));
     let (_, _, second) = two_copies(&mut s);
     s.answer(second, Ok(()));
     assert_eq!(counts(&s).won, 2);
@@ -527,7 +527,7 @@ fn the_device_becomes_active_passive_with_two_copies_open() {
     let program = hedging(2);
     let mut s = Script::up(&program);
     let (read, first, second) = two_copies(&mut s);
-    s.event(Event::Program(DeviceProgram { access: AccessPolicy::ActivePassive, ..program }));
+    s.event(Event::Program(Box::new(DeviceProgram { access: AccessPolicy::ActivePassive, ..program })));
     s.answer(second, Ok(()));
     s.answer(first, Ok(()));
     assert_eq!(s.result(read), Some(Ok(())));

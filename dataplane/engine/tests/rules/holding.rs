@@ -92,10 +92,10 @@ fn shutdown_finishes_what_is_in_flight_only() {
     assert_eq!(s.result(b), Some(Err(Errno::Shutdown)));
     s.answer(sent, Ok(()));
     assert_eq!(s.result(a), Some(Ok(())));
-    assert!(s.engine.is_idle());
     let flush = s.take();
     assert_eq!(flush.command, Flush, "nothing acknowledged stays behind in a cache");
     s.answer(flush, Ok(()));
+    assert!(s.engine.is_idle() && s.engine.is_clean());
     assert!(s.closing.iter().any(|(_, how)| *how == Close::Disconnect));
 }
 

@@ -6,6 +6,7 @@ mod behind;
 mod caches;
 mod costs;
 mod doubt;
+mod ending;
 mod explained;
 mod fencing;
 mod flushing;

@@ -83,7 +83,7 @@ fn failures_reloads_and_commands_are_recorded() {
     s.event(Event::Path { path: 1, command: PathCommand::Reinstate });
     let mut wider = DeviceProgram { selector: SelectorKind::QueueDepth, ..program.clone() };
     wider.paths[0].in_flight += 1;
-    s.event(Event::Program(wider.clone()));
+    s.event(Event::Program(Box::new(wider.clone())));
     let mut all = points(&mut s);
     all.retain(|point| !matches!(point, DecisionPoint::Canary { .. }));
     let expected = [
@@ -103,7 +103,7 @@ fn the_oldest_make_room_and_are_counted() {
     let mut s = Script::up(&program);
     s.engine.record_decisions(4);
     let changed = DeviceProgram { selector: SelectorKind::QueueDepth, ..program.clone() };
-    s.event(Event::Program(changed));
+    s.event(Event::Program(Box::new(changed)));
     let serve = |s: &mut Script, reads: u64| {
         for n in 0..reads {
             s.request(Read, n * 4096, 4096);

@@ -47,6 +47,8 @@ pub struct Script {
     pub timed: Vec<(LaneId, bool)>,
     pub lanes: Vec<(LaneId, usize, u64)>,
     pub events: Vec<&'static str>,
+    /// Losses that were to be recorded, and that they were cleared.
+    pub losses: Vec<Option<String>>,
     /// Changes of a path's state: new state and rule.
     pub changes: Vec<(&'static str, &'static str)>,
     /// Buffers that the engine gave up, and those of them that went to a host.
@@ -94,6 +96,7 @@ pub fn device(paths: usize) -> DeviceProgram {
         recorded: None,
         unclean: false,
         left_elsewhere: false,
+        lost_writes: None,
         epoch: 0,
         fence: None,
         paths: (0..paths).map(path).collect(),
@@ -152,6 +155,7 @@ impl Script {
             timed: Vec::new(),
             lanes: Vec::new(),
             events: Vec::new(),
+            losses: Vec::new(),
             changes: Vec::new(),
             released: Vec::new(),
             given: Vec::new(),
@@ -189,6 +193,10 @@ impl Script {
                     self.given.push(buffer);
                 }
                 Action::Report(ReportKind::Event { name, .. }) => self.events.push(name),
+                Action::Report(ReportKind::Loss(loss)) => self.losses.push(loss),
+                Action::Report(ReportKind::Decision(told)) => {
+                    assert!(!told.rule.is_empty() && !told.until.is_empty(), "says too little: {told:#?}");
+                }
                 Action::Report(ReportKind::PathState { to, rule, .. }) => {
                     self.changes.push((to.as_str(), rule));
                 }

@@ -33,7 +33,7 @@ fn a_reload_keeps_what_is_to_be_flushed() {
     s.request(Write, 0, 4096);
     let sent = s.take();
     s.answer(sent, Ok(()));
-    s.event(Event::Program(DeviceProgram { selector: SelectorKind::QueueDepth, ..program }));
+    s.event(Event::Program(Box::new(DeviceProgram { selector: SelectorKind::QueueDepth, ..program })));
     let flush = s.request(Flush, 0, 0);
     let asked = s.take();
     assert_eq!(asked.path, sent.path, "F2: where it was written");
@@ -53,7 +53,7 @@ fn a_path_that_is_used_differently_keeps_its_cache_and_its_proof() {
     s.answer(sent, Ok(()));
     s.reset(0);
     program.paths[0].in_flight += 1;
-    s.event(Event::Program(program));
+    s.event(Event::Program(Box::new(program)));
     let flush = s.request(Flush, 0, 0);
     s.wait(SECOND);
     s.open_all(&offer());

@@ -167,7 +167,9 @@ fn a_pause_of_our_own_fails_no_path() {
     let mut s = Script::up(&device(2));
     let tags: Vec<u64> = (0..8).map(|n| s.request(Write, n * 8192, 4096)).collect();
     s.wait(40 * MILLISECOND);
-    // Here the driver was stopped; its clock goes on from where it was, and it reaps before the timer.
+    // Here the driver was stopped for an hour; its clock (`dataplane::clock`) goes on from where it was, at most
+    // 50 ms later, and it reaps before the timer.
+    s.now += 50 * MILLISECOND;
     for sent in std::mem::take(&mut s.sent) {
         s.answer(sent, Ok(()));
     }
@@ -187,6 +189,22 @@ fn a_stuck_write_on_the_last_path_makes_no_flapping() {
     serve(&mut s, 60 * SECOND, |sent| sent.cookie == stuck.cookie);
     assert!(s.changes.is_empty(), "{:?}", s.changes);
     s.answer(stuck, Ok(()));
+}
+
+/// W15: the last path has four times the patience: what makes one of two suspect leaves it as it is, and it is
+/// shown when even that is over.
+#[test]
+fn the_last_path_is_given_four_times_as_long() {
+    for (paths, patience) in [(2, SECOND), (1, 4 * SECOND)] {
+        let mut s = Script::up(&device(paths));
+        s.request(Read, 0, 4096);
+        let stuck = s.take();
+        // Nothing of it is answered, canaries neither.
+        s.wait_alive(patience - 10 * MILLISECOND, |sent| sent.path != stuck.path);
+        assert_eq!(s.state(stuck.path), "up", "{paths} paths: {}", s.reason(stuck.path));
+        s.wait_alive(patience / 2, |sent| sent.path != stuck.path);
+        assert!(s.reason(stuck.path).contains("unanswered"), "{paths} paths: {}", s.reason(stuck.path));
+    }
 }
 
 /// W15: a write that came back to the last path, where its first copy is on a connection that is being drained, waits

@@ -316,6 +316,9 @@ impl Device {
             self.seen.events.push((env.now, name));
         }
         match kind {
+            ReportKind::Decision(told) => {
+                assert!(!told.rule.is_empty() && !told.until.is_empty(), "says too little: {told:?}");
+            }
             ReportKind::PathState { path, to, .. } => {
                 let link: usize = path[1..].parse().unwrap_or_else(|_| unreachable!("paths are named pN"));
                 let was = self.paths[link].usable();
@@ -349,10 +352,7 @@ impl Device {
             ReportKind::Event { name: "recovered", .. } => env.mark(Mark::Recovered),
             ReportKind::Event { name: "recovered_unproven", .. } => env.mark(Mark::RecoveredUnproven),
             ReportKind::Samples(samples) => self.samples.clone_from(samples),
-            ReportKind::Event { .. }
-            | ReportKind::Geometry(_)
-            | ReportKind::Clean
-            | ReportKind::Decision(_) => {}
+            ReportKind::Event { .. } | ReportKind::Geometry(_) | ReportKind::Clean | ReportKind::Loss(_) => {}
         }
     }
 

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An orderly end loses nothing silently: what is acknowledged is made durable first, or its loss is told and recorded
+//! (W10, F9).
+
+use engine::{Close, Event};
+use nbd::Command::{Flush, Write};
+use nbd::Errno;
+use program::{DeviceCommand, DeviceProgram, NoPath, SECOND};
+
+use crate::script::{Script, Sent, device, offer};
+
+/// A device with one acknowledged write that nothing has flushed, and the path that carried it.
+fn dirty(program: &DeviceProgram) -> (Script, usize) {
+    let mut s = Script::up(program);
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    (s, sent.path)
+}
+
+fn take(s: &mut Script, command: nbd::Command) -> Sent {
+    let at = s.sent.iter().position(|sent| sent.command == command);
+    let at = at.unwrap_or_else(|| panic!("no {command:?} among {:?}", s.sent));
+    s.sent.remove(at).expect("just found")
+}
+
+fn is_over(s: &Script) -> bool {
+    s.engine.is_idle()
+        && s.lanes.iter().all(|(lane, ..)| s.closing.iter().any(|(closing, _)| closing == lane))
+}
+
+#[test]
+fn what_is_acknowledged_is_flushed_first() {
+    let (mut s, path) = dirty(&device(2));
+    s.event(Event::Shutdown);
+    assert!(s.closing.is_empty(), "not before the FLUSH is answered");
+    let flush = take(&mut s, Flush);
+    assert_eq!(flush.path, path);
+    s.answer(flush, Ok(()));
+    assert!(is_over(&s) && s.closing.iter().all(|(_, how)| *how == Close::Disconnect));
+    assert!(s.engine.is_clean() && s.losses.is_empty());
+}
+
+#[test]
+fn nothing_to_flush_ends_at_once() {
+    let mut s = Script::up(&device(2));
+    s.event(Event::Shutdown);
+    assert!(is_over(&s) && s.engine.is_clean());
+}
+
+/// F6: its cache may be lost; it is written again through the other path before the end.
+#[test]
+fn a_replay_is_finished_first() {
+    let (mut s, path) = dirty(&device(2));
+    s.reset(path);
+    s.event(Event::Shutdown);
+    let again = take(&mut s, Write);
+    assert_ne!(again.path, path);
+    s.answer(again, Ok(()));
+    let flush = take(&mut s, Flush);
+    s.answer(flush, Ok(()));
+    assert!(is_over(&s) && s.engine.is_clean() && s.losses.is_empty(), "{:?}", s.losses);
+}
+
+/// The storage server died with its cache, and the node is stopped before it is back.
+#[test]
+fn without_a_path_it_is_a_loss_that_is_recorded() {
+    let (mut s, path) = dirty(&device(1));
+    s.reset(path);
+    s.event(Event::Shutdown);
+    s.wait(9 * SECOND);
+    assert!(!s.engine.is_idle() || s.losses.is_empty(), "it is waited for");
+    s.wait(2 * SECOND);
+    assert_eq!(s.losses.len(), 1, "{:?}", s.events);
+    let why = s.losses[0].clone().expect("a loss");
+    assert!(why.contains("no path could be written") && s.events.contains(&"writes_lost"), "{why}");
+    assert!(s.engine.is_idle(), "nothing is waited for any more");
+    // The next process was told of it.
+    let mut next = Script::up(&DeviceProgram { lost_writes: Some(why), ..device(1) });
+    let flush = next.request(Flush, 0, 0);
+    assert_eq!(next.result(flush), Some(Err(Errno::Io)), "F9: until an operator has taken note");
+    assert!(!next.engine.status(next.now).lost_writes.is_empty());
+    next.event(Event::Device(DeviceCommand::ClearLoss));
+    assert_eq!(next.losses, [None]);
+    let flush = next.request(Flush, 0, 0);
+    let sent = take(&mut next, Flush);
+    next.answer(sent, Ok(()));
+    assert_eq!(next.result(flush), Some(Ok(())));
+}
+
+#[test]
+fn a_path_that_comes_back_in_time_saves_it() {
+    let (mut s, path) = dirty(&device(1));
+    s.reset(path);
+    s.event(Event::Shutdown);
+    s.wait(5 * SECOND);
+    s.open_all(&offer());
+    let again = take(&mut s, Write);
+    s.answer(again, Ok(()));
+    let flush = take(&mut s, Flush);
+    s.answer(flush, Ok(()));
+    assert!(is_over(&s) && s.engine.is_clean() && s.losses.is_empty(), "{:?}", s.losses);
+}
+
+/// A FLUSH that fails is asked again, after everything is written again; not for ever.
+#[test]
+fn a_flush_that_fails_is_a_loss_after_three() {
+    let (mut s, _) = dirty(&device(1));
+    s.event(Event::Shutdown);
+    let mut flushes = 0;
+    while s.losses.is_empty() {
+        assert!(s.now < 60 * SECOND, "it does not end");
+        s.wait(SECOND / 10);
+        for sent in std::mem::take(&mut s.sent) {
+            flushes += usize::from(sent.command == Flush);
+            s.answer(sent, if sent.command == Flush { Err(Errno::Io) } else { Ok(()) });
+        }
+    }
+    assert_eq!(flushes, 3 + 1, "and one as its connection is closed");
+    assert!(s.losses[0].as_ref().is_some_and(|why| why.contains("FLUSH was answered with errors")));
+}
+
+/// The driver's time is over: it says so by asking once more.
+#[test]
+fn no_more_time_is_a_loss() {
+    let (mut s, _) = dirty(&device(1));
+    s.event(Event::Shutdown);
+    s.event(Event::Shutdown);
+    assert_eq!(s.losses.len(), 1);
+    assert!(!s.engine.is_clean());
+}
+
+/// With nothing retained there is nothing to be done: the next process must not take it for a clean stop.
+#[test]
+fn a_cache_that_is_not_flushed_is_no_clean_stop() {
+    let (mut s, path) = dirty(&DeviceProgram { retention_bytes: 0, ..device(1) });
+    s.reset(path);
+    s.event(Event::Shutdown);
+    assert!(s.engine.is_idle() && !s.engine.is_clean());
+}
+
+/// `no_path = "fail"` is about having no path: what waits for a replay or in order of arrival is not failed for it.
+#[test]
+fn no_path_fail_fails_nothing_while_there_is_one() {
+    let program = DeviceProgram { no_path: NoPath::Fail, ..device(2) };
+    let mut s = Script::up(&program);
+    // In doubt and answered: a range is quarantined.
+    s.request(Write, 1 << 20, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = take(&mut s, Write);
+    s.answer(again, Ok(()));
+    // Elsewhere one write waits for another, and a FLUSH for both.
+    let first = s.request(Write, 0, 4096);
+    let second = s.request(Write, 0, 4096);
+    let sent = take(&mut s, Write);
+    s.wait_alive(SECOND, |_| true);
+    assert_eq!((s.result(first), s.result(second)), (None, None));
+    s.answer(sent, Ok(()));
+    let sent = take(&mut s, Write);
+    s.answer(sent, Ok(()));
+    assert_eq!((s.result(first), s.result(second)), (Some(Ok(())), Some(Ok(()))));
+    // Over the quarantine: as long as `quiesce` proves nothing, and no longer.
+    let over = s.request(Write, 1 << 20, 4096);
+    s.wait_alive(SECOND, |_| true);
+    assert_eq!(s.result(over), None);
+    assert!(s.losses.is_empty());
+}
