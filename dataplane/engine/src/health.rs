@@ -251,6 +251,10 @@ impl Engine {
             self.link_silent(path);
             self.regroup();
             self.open_lanes();
+        } else if before.is_none() && self.paths[path].portal_count() > 1 {
+            // Whatever it is: another portal may answer, and tells.
+            self.link_silent(path);
+            self.open_lanes();
         }
         self.blame(path);
         if last {

@@ -63,8 +63,9 @@ impl Engine {
         path.portals.on_lost();
     }
 
-    /// A link is silent. If it was the path's last: other portals are tried before the path is
-    /// given up; without another the path has failed, whether the link answers again or not.
+    /// A link is silent, or with several portals a lane is suspect for whatever reason. If it was the path's last: other
+    /// portals are tried before the path is given up; without another the path has failed, whether the link answers
+    /// again or not.
     pub(crate) fn link_silent(&mut self, index: usize) {
         let lanes = &self.paths[index].lanes;
         let trusted = lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());

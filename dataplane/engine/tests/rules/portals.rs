@@ -125,3 +125,30 @@ fn a_silent_link_is_left_for_another_portal() {
     assert_eq!(s.state(0), "up");
     assert!(!s.events.contains(&"path_held_out"));
 }
+
+/// A link that is cut on this side shows no silence to the kernel: canaries are late, and that is enough to try the other
+/// portal beside it, also on the only path.
+#[test]
+fn a_late_canary_has_another_portal_tried() {
+    let mut program = device(1);
+    program.paths[0] = two_portals().paths[0].clone();
+    let mut s = Script::up(&program);
+    let read = s.request(Read, 0, 4096);
+    let stuck = s.take();
+    s.wait_alive(3_900 * MILLISECOND, |sent| sent.lane != stuck.lane);
+    assert!(s.opening.is_empty(), "the last path has patience");
+    s.wait_alive(SECOND, |sent| sent.lane != stuck.lane);
+    let lane = opening(&s, 0);
+    assert_eq!(portal_of(&s, lane), 1);
+    s.open(lane, offer());
+    let moved = loop {
+        s.wait_alive(100 * MILLISECOND, |sent| sent.lane != stuck.lane);
+        if let Some(at) = s.sent.iter().position(|sent| sent.lane == lane && sent.len == 4096) {
+            break s.sent.remove(at).expect("just found");
+        }
+        assert!(s.now < 20 * SECOND, "the read stays where it is");
+    };
+    s.answer(moved, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+    assert_eq!(s.state(0), "up");
+}
