@@ -111,6 +111,15 @@ pub(crate) struct GateArgs {
     /// How long a claim waits for the requests of sessions it ends; then it is refused
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) drain_max: u64,
+    /// In front of an NBD server: how long it may take to finish or drop the requests of a connection it lost
+    ///
+    /// The gate is a client of that server like any other: what it had under way on a lost connection, or left behind when it
+    /// was killed, is taken to be over after this time. Longer than the worst case of that server and its disks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) quiesce: u64,
+    /// In front of an NBD server: what ends the wait for a write that its connection was lost with
+    #[arg(long, value_name = "HOW", default_value = "assume")]
+    pub(crate) unproven: GateUnproven,
     /// A claimed session that sends nothing for so long is ended; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub(crate) idle_limit: u64,
@@ -119,6 +128,14 @@ pub(crate) struct GateArgs {
     pub(crate) reactors: Option<u16>,
     #[command(flatten)]
     pub(crate) drain: DrainArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GateUnproven {
+    /// The server's reply, or `--quiesce`
+    Assume,
+    /// The server's reply alone; newer writes over it fail
+    Hold,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

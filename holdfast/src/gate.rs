@@ -13,10 +13,10 @@ use controlplane::config::{Environment, parse_listen, parse_size};
 use nbd::uri::Uri;
 use program::{
     CacheLife, DeviceProgram, Exports, FenceProgram, Listener, NoPath, Program, RegisterPlace, SECOND,
-    SocketAddress, Target, Writers,
+    SocketAddress, Target, Unproven, Writers,
 };
 
-use crate::cli::{GateArgs, GateCommand, GateWriters, ResetEpochArgs};
+use crate::cli::{GateArgs, GateCommand, GateUnproven, GateWriters, ResetEpochArgs};
 use crate::failure::{Failure, Status};
 use crate::output;
 use crate::run::{Plan, run};
@@ -148,6 +148,12 @@ fn device(export: &ExportArgument, arguments: &GateArgs) -> Result<DeviceProgram
         Storage::Nbd(uri) => template::device_at(&export.name, "storage", uri)
             .map_err(|why| Failure::new(Status::Usage, format!("--export {}: {why}", export.name)))?,
         Storage::File(_) | Storage::Memory => local_device(export)?,
+    };
+    // Of concern where another process executes the requests: local ones end with this one.
+    device.quiesce = arguments.quiesce * SECOND;
+    device.unproven = match arguments.unproven {
+        GateUnproven::Assume => Unproven::Assume,
+        GateUnproven::Hold => Unproven::Hold,
     };
     // One path proves nothing by sampling.
     device.identity = Some(export.name.clone());
@@ -310,6 +316,8 @@ mod tests {
             writers: GateWriters::One,
             state_dir: None,
             drain_max: 5,
+            quiesce: 60,
+            unproven: GateUnproven::Hold,
             idle_limit: 60,
             listen: listen.iter().map(|text| (*text).to_owned()).collect(),
             reactors: Some(2),
@@ -323,6 +331,7 @@ mod tests {
         let file = Target::File { path: "/nowhere/x".to_owned(), create_bytes: Some(1 << 20) };
         assert_eq!(program.devices[1].paths[0].target, file);
         assert_eq!(program.devices[1].paths[0].uri, "file:///nowhere/x");
+        assert_eq!((program.devices[1].quiesce, program.devices[1].unproven), (60 * SECOND, Unproven::Hold));
 
         let failure = super::program(&arguments(&["a=/nowhere/x"], &[])).expect_err("does not exist");
         assert_eq!(failure.status(), Status::Unavailable);
