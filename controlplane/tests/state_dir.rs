@@ -134,6 +134,24 @@ fn a_marker_tells_of_a_crash() {
     assert_eq!(marked(&state, "x/y z", &["nbd://a"]), Left::Nothing, "each device has its own");
 }
 
+/// F9: a loss outlives the process, until an operator has taken note; a record of one that cannot be read is one.
+#[test]
+fn a_loss_is_remembered_until_it_is_cleared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = StateDir::open(dir.path()).expect("opened");
+    assert_eq!(state.loss("vol0"), None);
+    state.note_loss("vol0", Some("a cache was lost")).expect("noted");
+    drop(state);
+    let state = StateDir::open(dir.path()).expect("opened again");
+    assert_eq!(state.loss("vol0").as_deref(), Some("a cache was lost"));
+    assert_eq!(state.loss("x/y z"), None, "each device has its own");
+    state.note_loss("vol0", None).expect("cleared");
+    state.note_loss("vol0", None).expect("cleared twice");
+    assert_eq!(state.loss("vol0"), None);
+    fs::create_dir(dir.path().join("devices/vol0.lost")).expect("in the way");
+    assert!(state.loss("vol0").is_some_and(|why| why.contains("cannot be read")));
+}
+
 /// W10: a path that was taken out is remembered until a clean stop, over any number of crashes.
 #[test]
 fn a_marker_remembers_paths_that_are_gone() {

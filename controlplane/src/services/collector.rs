@@ -54,7 +54,7 @@ impl Collector {
             self.node.add_event(level, event);
         }
         for (device, update) in batch.records {
-            self.recorder.note(&program, &device, update);
+            self.recorder.note(&device, update);
         }
         self.write().await;
     }

@@ -192,11 +192,11 @@ impl Event {
             ReportKind::Loss(loss) => {
                 let text = match loss {
                     Some(_) => {
-                        "the loss is recorded: FLUSH and FUA fail after a restart too, until `device clear-loss`"
+                        "the loss is kept in the state directory: FLUSH and FUA fail after a restart too"
                     }
-                    None => "the record of the loss is removed",
+                    None => "the loss is taken out of the state directory",
                 };
-                (Level::Info, Self { name: "loss_recorded".to_owned(), text: text.to_owned(), ..base })
+                (Level::Info, Self { name: "loss_noted".to_owned(), text: text.to_owned(), ..base })
             }
             ReportKind::Decision(decision) => {
                 let (path, rule) = (decision.path.clone(), Some(decision.rule.to_owned()));

@@ -18,6 +18,8 @@ use crate::state::StateDir;
 pub(crate) struct Recorder {
     state: Option<Arc<StateDir>>,
     known: BTreeMap<String, Known>,
+    /// Devices that are recorded and are or were in the program.
+    served: BTreeSet<String>,
     /// Devices whose record is not on disk yet.
     pending: BTreeSet<String>,
     /// Devices whose marker is to go: they have finished and left nothing in doubt (W10).
@@ -39,6 +41,7 @@ impl Recorder {
         let mut recorder = Self {
             state,
             known: BTreeMap::new(),
+            served: BTreeSet::new(),
             pending: BTreeSet::new(),
             clean: BTreeSet::new(),
             losses: BTreeMap::new(),
@@ -50,6 +53,11 @@ impl Recorder {
     /// Takes over what a new program says was recorded of devices not known yet.
     pub(crate) fn adopt(&mut self, program: &Program) {
         for device in &program.devices {
+            if is_recorded(device) {
+                self.served.insert(device.name.clone());
+            } else {
+                self.served.remove(&device.name);
+            }
             if let Some(recorded) = &device.recorded {
                 self.known.entry(device.name.clone()).or_insert_with(|| Known {
                     geometry: Some(recorded.geometry),
@@ -59,10 +67,10 @@ impl Recorder {
         }
     }
 
-    /// Notes what a device reported; a device that is not recorded is left out.
-    pub(crate) fn note(&mut self, program: &Program, device: &str, update: Update) {
-        let worth_recording = program.devices.iter().any(|known| known.name == device && is_recorded(known));
-        if self.state.is_none() || !worth_recording {
+    /// Notes what a device reported; a device that is not recorded is left out. One that was taken out of the program may
+    /// still have something to tell: that it ended well, or with a loss.
+    pub(crate) fn note(&mut self, device: &str, update: Update) {
+        if self.state.is_none() || !self.served.contains(device) {
             return;
         }
         if update.clean {
@@ -108,12 +116,19 @@ impl Recorder {
         for (device, loss) in std::mem::take(&mut self.losses) {
             let (state, name, told) = (Arc::clone(&state), device.clone(), loss.clone());
             let noted = tokio::task::spawn_blocking(move || state.note_loss(&name, told.0.as_deref())).await;
-            if let Ok(Err(error)) = noted {
-                failed.push((device.clone(), error.to_string()));
-                self.losses.insert(device, loss);
-            }
+            let problem = match noted {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            failed.push((device.clone(), problem));
+            self.losses.insert(device, loss);
         }
-        for device in std::mem::take(&mut self.clean) {
+        let (wait, clean) =
+            std::mem::take(&mut self.clean).into_iter().partition(|device| self.losses.contains_key(device));
+        self.clean = wait;
+        let clean: BTreeSet<String> = clean;
+        for device in clean {
             let (state, name) = (Arc::clone(&state), device.clone());
             let marked = tokio::task::spawn_blocking(move || state.mark_clean(&name)).await;
             if let Ok(Err(error)) = marked {

@@ -142,6 +142,28 @@ fn a_clean_stop_is_noted() {
     }
 }
 
+/// F9: a loss is recorded, also that of a device which was taken out of the configuration a moment ago; and what an
+/// operator has taken note of is no loss any more.
+#[test]
+fn a_loss_is_recorded() {
+    let loss = |device: &str, why: Option<&str>| Report {
+        at: 1,
+        device: device.to_owned(),
+        kind: ReportKind::Loss(why.map(str::to_owned)),
+    };
+    let mut node = TestNode::start();
+    node.sink.push(loss("vol0", Some("first")));
+    node.sink.push(loss("x/y z", Some("second")));
+    node.sink.push(loss("stranger", Some("third")));
+    node.event(0, |event| event["name"] == "loss_noted");
+    node.sink.push(loss("vol0", None));
+    node.stop();
+    let state = controlplane::state::StateDir::open(&node.dir.path().join("state")).expect("free now");
+    assert_eq!(state.loss("vol0"), None);
+    assert_eq!(state.loss("x/y z").as_deref(), Some("second"));
+    assert_eq!(state.loss("stranger"), None);
+}
+
 #[test]
 fn a_record_that_cannot_be_written_is_told_once() {
     let mut node = TestNode::start();

@@ -63,9 +63,9 @@ impl Engine {
 
     /// A request must wait for a range; behind a quarantine that is a failure's doing.
     pub(crate) fn note_blocked(&mut self, key: Key) {
-        let host = self.requests.get(key).host;
-        if self.ranges.quarantined() == 0 || !self.ranges.is_quarantined(host.offset, host.offset + host.len)
-        {
+        let request = self.requests.get(key);
+        let host = request.host;
+        if !self.is_behind_quarantine(request) {
             return;
         }
         let path = self.path_of_copy(host.offset, host.offset + host.len);

@@ -45,7 +45,18 @@ impl Engine {
     /// A whole frame of a write-like piece was on a connection that is gone.
     pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId) {
         let (since, expires) = (self.now, self.doubt_expires(self.now));
-        self.doubts.push(Doubt { piece, path, lane, since, expires });
+        let new = Doubt { piece, path, lane, since, expires };
+        // What nothing can prove is as open with one copy as with many; else a path that flickers for days under `hold`
+        // would fill the memory with them.
+        let gated = self.paths[path].offer.is_some_and(|offer| offer.gate.is_some());
+        let same = self.doubts.iter_mut().find(|doubt| doubt.piece == piece && doubt.path == path);
+        match same.filter(|_| expires.is_none() && !gated) {
+            Some(doubt) => {
+                *doubt = new;
+                self.pieces.get_mut(piece).copies -= 1;
+            }
+            None => self.doubts.push(new),
+        }
         self.decide_doubt(piece, path);
     }
 

@@ -2,20 +2,20 @@
 //! The device ends in order: this node stops, or the device is taken out (rules W10, F9).
 //!
 //! ```text
-//! serving --Shutdown--> settling --------------------------------> draining --> its lanes are closed
-//!                         | what is acknowledged is stable;            ^
-//!                         | or it cannot be made so: a loss, told     |
-//!                         +-------------------------------------------+
+//! serving --Shutdown--> settling --stable, or it cannot be made so--> draining --> its lanes are closed
+//!    |                     | Abandon                                     ^
+//!    +---------------------+---------------------------------------------+
 //! ```
 //!
 //! What is retained goes with this process, so it is made durable first: writes under way are answered, a replay
-//! is finished, and a FLUSH of our own covers every cache. Paths connect again meanwhile. What cannot be made durable
-//! is a loss for good (F9), for nobody could write it again: no path that may be written for [`PATIENCE`], a FLUSH
-//! that fails [`ATTEMPTS_MAX`] times, or the driver's time is over. The driver records a loss, and the
-//! next process goes on telling it.
+//! is finished, and a FLUSH of our own covers every cache. Paths connect again meanwhile. What a storage server has lost, or
+//! may have, and nobody has written again by the end is a loss for good (F9): no path that may be written for
+//! [`PATIENCE`], a FLUSH that fails [`ATTEMPTS_MAX`] times, or the driver's time is over. The driver records it, and
+//! the next process goes on telling it. What is only not flushed is in a cache that stands: the end is no clean one
+//! then ([`Engine::is_clean`]), and the next process flushes it (W10).
 //!
-//! Where nothing is retained nothing can be done, and a cache that is not known to be flushed makes the end no clean
-//! one ([`Engine::is_clean`]).
+//! A device that is taken out does not settle: another one may lead to the same storage from now on, and what is written
+//! again here could overwrite what is written there. Nor does one with a loss that is told already.
 
 use alloc::format;
 use alloc::string::String;
@@ -24,10 +24,12 @@ use nbd::Errno;
 use program::{Nanos, NoPath, SECOND, Target};
 
 use crate::engine::Engine;
+use crate::flush::Domain;
+use crate::lane::LaneState;
 use crate::request::{Origin, Request};
 
-/// So long a path that may be written is waited for.
-const PATIENCE: Nanos = 10 * SECOND;
+/// So long a path that may be written is waited for; shorter than what a driver gives the whole.
+const PATIENCE: Nanos = 5 * SECOND;
 /// A FLUSH that is answered with an error is asked so often; in between everything is written again.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -40,7 +42,7 @@ pub(crate) enum Ending {
     Settling {
         /// FLUSHes sent for it.
         attempts: u32,
-        /// Since when no path may be written.
+        /// Since when no path that answers may be written.
         stuck_since: Option<Nanos>,
     },
     /// Nothing is sent any more but what closes the lanes.
@@ -48,19 +50,19 @@ pub(crate) enum Ending {
 }
 
 impl Engine {
-    /// [`crate::Event::Shutdown`]; once more: the time for it is over.
+    /// [`crate::Event::Shutdown`].
     pub(crate) fn shutdown(&mut self) {
-        match self.ending {
-            Ending::No => {
-                self.ending = Ending::Settling { attempts: 0, stuck_since: None };
-                self.fail_unstarted();
-                self.settle();
-            }
-            Ending::Settling { .. } => {
-                self.lose_unsettled("the time to stop was over");
-                self.drain_all();
-            }
-            Ending::Draining => {}
+        if self.ending == Ending::No {
+            self.ending = Ending::Settling { attempts: 0, stuck_since: None };
+            self.fail_unstarted();
+        }
+    }
+
+    /// [`crate::Event::Abandon`].
+    pub(crate) fn abandon(&mut self, why: &str) {
+        if !self.is_draining() {
+            self.lose_unsettled(why);
+            self.drain_all();
         }
     }
 
@@ -74,47 +76,75 @@ impl Engine {
         self.ending == Ending::Draining
     }
 
+    /// Whether nothing is left to be done but to close the lanes.
+    pub fn is_ended(&self) -> bool {
+        self.is_draining() && self.is_idle()
+    }
+
     /// After every event of a device that ends.
     pub(crate) fn settle(&mut self) {
-        let Ending::Settling { attempts, stuck_since } = self.ending else { return };
-        let now = self.now;
-        let stuck_since = if self.active.writers.is_empty() { stuck_since.or(Some(now)) } else { None };
-        self.ending = Ending::Settling { attempts, stuck_since };
+        match self.ending {
+            Ending::Settling { attempts, stuck_since } => {
+                let stuck = self.active.writers.is_empty() || self.active.last_resort;
+                let stuck_since = if stuck { stuck_since.or(Some(self.now)) } else { None };
+                self.ending = Ending::Settling { attempts, stuck_since };
+                self.settle_further(attempts, stuck_since);
+            }
+            Ending::Draining if self.has_no_lane() => {
+                self.fail_unstarted();
+                self.lose_unsettled("its connections were lost before it was flushed");
+            }
+            Ending::No | Ending::Draining => {}
+        }
+    }
+
+    fn settle_further(&mut self, attempts: u32, stuck_since: Option<Nanos>) {
+        let out_of_patience = stuck_since.is_some_and(|since| self.now >= since + PATIENCE);
+        if out_of_patience {
+            // Writes that no path takes are given back.
+            self.fail_unstarted();
+        }
         let writing =
             |request: &Request| request.origin == Origin::Host && request.host.command.is_write_like();
-        if !self.retains() || self.lost_writes.is_some() {
-            self.drain_all();
-        } else if self.requests.iter().any(|(_, request)| writing(request)) {
+        if self.requests.iter().any(|(_, request)| writing(request)) {
             // They end, or the driver's time does.
-        } else if !self.is_unsettled() {
+        } else if !self.retains() || self.lost_writes.is_some() || !self.is_unsettled() {
             self.drain_all();
-        } else if stuck_since.is_some_and(|since| now >= since + PATIENCE) {
+        } else if out_of_patience {
             self.lose_unsettled("no path could be written");
             self.drain_all();
-        } else if self.replay.is_none() && !self.retention.is_flushing() && now >= self.retention.next_flush()
+        } else if self.replay.is_some()
+            || self.retention.is_flushing()
+            || self.now < self.retention.next_flush()
         {
-            if attempts == ATTEMPTS_MAX {
-                self.lose_unsettled("FLUSH was answered with errors");
-                self.drain_all();
-            } else {
-                self.ending = Ending::Settling { attempts: attempts + 1, stuck_since };
-                self.own_flush();
-            }
+            // Under way.
+        } else if attempts == ATTEMPTS_MAX {
+            self.lose_unsettled("FLUSH was answered with errors");
+            self.drain_all();
+        } else {
+            self.ending = Ending::Settling { attempts: attempts + 1, stuck_since };
+            self.own_flush();
         }
     }
 
     /// Acknowledged writes that are in no stable storage as far as is known.
     fn is_unsettled(&self) -> bool {
-        let open = |domain: &crate::flush::Domain| {
-            domain.acked > domain.flushed || domain.lost.is_some() || domain.rewrite
-        };
-        self.replay.is_some() || self.domains.iter().any(open)
+        self.has_lost() || self.domains.iter().any(|domain| domain.acked > domain.flushed)
+    }
+
+    /// Some of it may be in no storage at all, and is still to be written again.
+    fn has_lost(&self) -> bool {
+        self.replay.is_some() || self.domains.iter().any(|domain| domain.lost.is_some() || domain.rewrite)
+    }
+
+    fn has_no_lane(&self) -> bool {
+        !self.lanes.iter().flatten().any(|lane| matches!(lane.state, LaneState::Up | LaneState::Draining))
     }
 
     fn lose_unsettled(&mut self, why: &str) {
-        if self.retains() && self.lost_writes.is_none() && self.is_unsettled() {
+        if self.lost_writes.is_none() && self.has_lost() {
             self.lose_writes(format!(
-                "this node stopped before all acknowledged writes could be made durable: {why}; what was not flushed may be in the storage's cache or gone"
+                "a storage server lost its cache or its connection, and this node stopped before what it had acknowledged could be written again: {why}"
             ));
         }
     }
@@ -131,8 +161,8 @@ impl Engine {
     /// When [`Engine::settle`] has something to do next.
     pub(crate) fn next_settling(&self) -> Option<Nanos> {
         let Ending::Settling { stuck_since, .. } = self.ending else { return None };
-        let again = Some(self.retention.next_flush()).filter(|&at| at > self.now);
-        stuck_since.map(|since| since + PATIENCE).into_iter().chain(again).min()
+        let patience = stuck_since.map(|since| since + PATIENCE);
+        patience.into_iter().chain([self.retention.next_flush()]).filter(|&at| at > self.now).min()
     }
 
     /// What a request is told that will not be carried out. ESHUTDOWN is for the
@@ -155,7 +185,7 @@ impl Engine {
             let of_it = self.paths.iter().filter(|path| path.domain == domain);
             of_it.into_iter().any(|path| matches!(path.program.target, Target::Nbd { .. }))
         };
-        let unflushed = |(index, domain): (usize, &crate::flush::Domain)| {
+        let unflushed = |(index, domain): (usize, &Domain)| {
             domain.inherited || (domain.acked > domain.flushed && remote(index))
         };
         self.doubts.is_empty()

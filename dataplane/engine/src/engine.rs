@@ -266,6 +266,7 @@ impl Engine {
             Event::Path { path, command } => self.path_command(path, command),
             Event::Device(command) => self.device_command(command),
             Event::Shutdown => self.shutdown(),
+            Event::Abandon { why } => self.abandon(why),
         }
         self.settle();
         self.dispatch();

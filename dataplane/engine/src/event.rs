@@ -96,8 +96,14 @@ pub enum Event {
     },
     /// An operator's command for the device as a whole.
     Device(DeviceCommand),
-    /// Finish; no new lanes, held requests are not waited for.
+    /// This node stops: finish, and make durable what is acknowledged; held requests are not waited for. Once more is no news.
     Shutdown,
+    /// Finish at once: the time for the above is over, or the device is taken out. What is lost by that is told, for
+    /// this reason.
+    Abandon {
+        /// In words of an operator.
+        why: &'static str,
+    },
 }
 
 /// One request of a host, checked against the export by the driver.

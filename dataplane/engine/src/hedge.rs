@@ -30,7 +30,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use nbd::Command;
-use policies::hedge::{Answer, Hedge, HedgeCounts, Outrun, PendingRead};
+use policies::hedge::{Answer, Hedge, HedgeCounts, Outrun, PendingRead, Refusal};
 use policies::latency::size_class;
 use policies::limits::{HEDGE_COLD, HEDGE_FLOOR, SIZE_CLASS_BYTES_MAX, SIZE_CLASSES};
 use program::{AccessPolicy, DeviceProgram, HedgeStatus, MILLISECOND, Nanos};
@@ -85,6 +85,8 @@ pub(crate) struct Hedges {
     /// Of which so many there may be.
     room_bytes: u64,
     refused_memory: u64,
+    /// Why late reads get no second copy as things are, if that was told.
+    stopped: Option<Refusal>,
 }
 
 /// What becomes of the head of a line.
@@ -127,6 +129,7 @@ impl Hedges {
             open_bytes: 0,
             room_bytes: u64::MAX,
             refused_memory: 0,
+            stopped: None,
         }
     }
 
@@ -280,12 +283,26 @@ impl Engine {
         };
         let answer = self.hedges.policy.decide(&read);
         self.note(|_| DecisionPoint::Late { read, hedged: answer == Answer::Send });
+        self.tell_hedging(answer, &read);
         match answer {
             Answer::Send => self.send_second_copy(key, id),
             Answer::AtAge(age) => return Head::StaysUntil(slot.sent_at + age),
             Answer::No(_) => {}
         }
         Head::Leaves
+    }
+
+    /// Second copies stop for a while, or go on: told once each time. The budget is not: it is spent and refilled all the time.
+    fn tell_hedging(&mut self, answer: Answer, read: &PendingRead) {
+        let stopped = match answer {
+            Answer::No(why @ (Refusal::Recovering | Refusal::Overload)) => Some(why),
+            Answer::Send => None,
+            Answer::No(_) | Answer::AtAge(_) => return,
+        };
+        if core::mem::replace(&mut self.hedges.stopped, stopped) != stopped {
+            let baseline = self.hedges.policy.baseline_ns(read.len_bytes);
+            self.decide_hedging(stopped, read.median_ns, baseline);
+        }
     }
 
     /// A copy that its read waits for, and that has no second.

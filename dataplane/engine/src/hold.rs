@@ -99,7 +99,7 @@ impl Engine {
         let waiting: Vec<Key> = self
             .requests
             .iter()
-            .filter(|(key, request)| !is_replay(request) && self.waits(*key))
+            .filter(|(key, request)| (self.is_draining() || !is_replay(request)) && self.waits(*key))
             .map(|(key, _)| key)
             .collect();
         let errno = self.held_errno();
@@ -155,9 +155,8 @@ impl Engine {
     }
 
     /// W8 alone bounds nothing: what is before it is answered, or is behind a quarantine itself.
-    fn is_behind_quarantine(&self, request: &Request) -> bool {
-        let (start, end) = (request.host.offset, request.host.offset + request.host.len);
-        self.ranges.quarantined() > 0 && self.ranges.is_quarantined(start, end)
+    pub(crate) fn is_behind_quarantine(&self, request: &Request) -> bool {
+        request.range.is_some_and(|range| self.ranges.waits_for_quarantine(range))
     }
 
     fn believe_parked(&mut self) {
@@ -195,7 +194,7 @@ impl Engine {
     }
 }
 
-/// What a lost cache held waits for a path however long that takes: to fail it would make it a loss (F9).
+/// What a lost cache held waits for a path however long that takes; what is not written at the end is told then (`ending`).
 fn is_replay(request: &Request) -> bool {
     matches!(request.origin, Origin::Replay(_))
 }

@@ -144,6 +144,21 @@ impl RangeTable {
                 .any(|entry| entry.waiting || matches!(entry.holder, Holder::Piece(_)))
     }
 
+    /// Whether what this entry waits for is a quarantine, or waits for one.
+    pub(crate) fn waits_for_quarantine(&self, key: Key) -> bool {
+        let mut entry = self.entries.get(key);
+        while self.quarantined > 0 && entry.waiting {
+            let Some(blocker) = self.newest_older(entry.start, entry.end, entry.sequence) else {
+                return false;
+            };
+            entry = self.entries.get(blocker);
+            if matches!(entry.holder, Holder::Piece(_)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Entries in all.
     pub(crate) fn len(&self) -> usize {
         self.dense.len()

@@ -2,8 +2,9 @@
 //! Which row of the fault table a sign is (design 3.5).
 //!
 //! `policies::evidence` makes a fault of a sign, the other paths move its scope, and
-//! `policies::faults::act` says what is done. This is where the engine asks; whoever carries an
-//! action out asks here and not an error number or the kind of a lost connection.
+//! `policies::faults::act` says what is done. This is where the engine asks what becomes of the request and of the
+//! path. What becomes of the connection is how `lanes`, `lost`, `health` and `verify` are built; `tests/rules/verdicts.rs`
+//! holds them to the table, class by class.
 //!
 //! Paths of one cache domain lead to one server as far as is known; others to servers of their own.
 

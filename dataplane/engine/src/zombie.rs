@@ -40,9 +40,14 @@ impl Engine {
         // Nothing leaves any more some time after it was given up: a frame that was cut, or
         // never began to leave, is never carried out, and nobody answers it.
         let quiet = lane.state == LaneState::Zombie && self.now - lane.given_up_at >= QUIETED;
-        lane.in_order()
-            .filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes)
-            .any(|(_, slot)| slot.write || (strict && matches!(slot.used, Use::Piece { .. })))
+        lane.in_order().filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes).any(|(_, slot)| {
+            match slot.used {
+                Use::Piece { flushing, .. } => {
+                    slot.write || strict || (flushing && self.active.write_through)
+                }
+                _ => slot.write,
+            }
+        })
     }
 
     /// Stops issuing on a lane but keeps it for late replies (W1).

@@ -44,7 +44,7 @@ impl Reactor {
             let (message, _) = lane.outbox.room(0, &mut self.messages);
             message.push_header(&header[..len]);
         }
-        lane.stage = Stage::Disconnecting { proof: limit.is_none() && with_disc };
+        lane.stage = Stage::Disconnecting { proof: limit.is_none() && with_disc, orderly: limit.is_some() };
         lane.deadline = limit.map(|limit| now + limit);
         if let Some(deadline) = lane.deadline {
             self.timers.set(deadline, Due::Lane(key));
@@ -60,7 +60,7 @@ impl Reactor {
         let Some(lane) = self.lanes.get(key) else { return };
         let fault = match lane.stage {
             // An end of the server's own that came before it could see ours proves nothing.
-            Stage::Disconnecting { proof: true } if lane.half_closed => LaneFault::Drained,
+            Stage::Disconnecting { proof: true, .. } if lane.half_closed => LaneFault::Drained,
             Stage::Disconnecting { .. } => LaneFault::ByUs,
             _ => LaneFault::Closed,
         };

@@ -54,6 +54,8 @@ pub(crate) enum Stage {
     Disconnecting {
         /// The EOF proves what was sent to be finished.
         proof: bool,
+        /// All that is queued is sent first; else the rest of a frame that was cut never is.
+        orderly: bool,
     },
     /// Down; waits for its operations to end.
     Ending(LaneFault),

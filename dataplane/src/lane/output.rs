@@ -90,8 +90,13 @@ impl Reactor {
         let lane = self.lanes.get_mut(key).expect("a lane outlives its operations");
         let sent = result.unwrap_or(0) as usize;
         lane.taken_bytes += sent as u64;
-        if lane.is_ending() || (lane.quiet && !matches!(lane.stage, Stage::Disconnecting { proof: false })) {
-            // The rest of a frame that was cut is never sent.
+        if lane.is_ending()
+            || (lane.quiet && !matches!(lane.stage, Stage::Disconnecting { orderly: true, .. }))
+        {
+            // The rest of a frame that was cut is never sent; nor is that of a DISC, which proves nothing then.
+            if let Stage::Disconnecting { proof, .. } = &mut lane.stage {
+                *proof &= message.remaining() == sent;
+            }
             lane.outbox.failed(message, &mut self.messages);
         } else if let Err(error) = result {
             lane.outbox.failed(message, &mut self.messages);

@@ -76,7 +76,7 @@ impl Reactor {
         let Some(device) = self.devices.get_mut(key) else { return };
         device.removed = true;
         self.gate_close(key);
-        self.device_stop(key);
+        self.device_stop(key, Event::Abandon { why: "the device was taken out of the configuration" });
         self.device_forget(key);
     }
 

@@ -78,20 +78,20 @@ impl Reactor {
         }
         for key in self.devices.keys() {
             if self.is_stopping(key) {
-                self.device_stop(key);
+                self.device_stop(key, Event::Shutdown);
             }
         }
     }
 
     /// Sessions close at a frame boundary, the engine finishes.
-    pub(crate) fn device_stop(&mut self, key: Key) {
+    pub(crate) fn device_stop(&mut self, key: Key, how: Event) {
         let sessions = self.devices.get(key).map(|device| device.sessions.clone());
         for session in sessions.unwrap_or_default() {
             if self.sessions.get(session).is_some() {
                 self.session_finish(session);
             }
         }
-        self.feed(key, Event::Shutdown);
+        self.feed(key, how);
     }
 
     /// Whether the present stage is complete.
@@ -100,7 +100,7 @@ impl Reactor {
             return;
         }
         let open = self.devices.iter().any(|(key, device)| {
-            let busy = !device.engine.is_idle() || !device.sessions.is_empty() || device.has_lanes();
+            let busy = !device.engine.is_ended() || !device.sessions.is_empty() || device.has_lanes();
             busy && self.is_stopping(key)
         });
         if open {
@@ -144,8 +144,8 @@ impl Reactor {
             self.requests.len()
         );
         for key in self.devices.keys() {
-            // What could not be made durable is told, and recorded (F9).
-            self.feed(key, Event::Shutdown);
+            // What is lost by that is told, and recorded (F9).
+            self.feed(key, Event::Abandon { why: "the time to stop was over" });
         }
         for key in self.lanes.keys() {
             self.lane_fail(key, engine::LaneFault::ByUs);

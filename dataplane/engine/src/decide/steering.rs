@@ -2,9 +2,10 @@
 //! Decisions about a path's standing: held out, demoted, spared; portals; pacing (design 3.4, 3.5).
 
 use policies::explain::{Decision, Limit};
+use policies::hedge::Refusal;
 use policies::limits::{
-    FAILURES_ALLOWED, MARGINAL_RATE_PPM, MARGINAL_TROUBLED_MIN, PACING_MOVED_MIN, PORTAL_RETURN_AFTER,
-    SLOW_CLEAN, SLOW_FACTOR, SLOW_SAMPLES_MIN, SLOW_WINDOWS_SLOW,
+    FAILURES_ALLOWED, HEDGE_OVERLOAD_FACTOR, MARGINAL_RATE_PPM, MARGINAL_TROUBLED_MIN, PACING_MOVED_MIN,
+    PORTAL_RETURN_AFTER, SLOW_CLEAN, SLOW_FACTOR, SLOW_SAMPLES_MIN, SLOW_WINDOWS_SLOW,
 };
 use policies::slow::{SlowSeen, Spared};
 use policies::{Standing, Subject};
@@ -220,6 +221,27 @@ impl Engine {
             .count("requests", requests, Limit::Above(0))
             .refused("suspect the connection", "it answers others, or its canary: this request is slow")
             .until("the first good answer; if the other path's, it counts against this one");
+        self.decide(&decision);
+    }
+
+    /// Late reads get no second copy for a while, or do again (3.5). `median`: over the paths, what a read is expected to take.
+    pub(crate) fn decide_hedging(&mut self, stopped: Option<Refusal>, median: Nanos, baseline: Nanos) {
+        let limit = baseline.saturating_mul(HEDGE_OVERLOAD_FACTOR);
+        let decision = match stopped {
+            Some(Refusal::Overload) => self
+                .on_device("send no late read to a second path", "hedge")
+                .time("expected of a read, median of the paths", median, Limit::Above(limit))
+                .refused("send it all the same", "all paths are slow: a second copy is only more load")
+                .until("the median is no more than three times what it usually is"),
+            Some(_) => self
+                .on_device("send no late read to a second path", "hedge")
+                .refused("send it all the same", "a path is on probation, and its share is small on purpose")
+                .until("its probation is over"),
+            None => self
+                .on_device("send late reads to a second path again", "hedge")
+                .time("expected of a read, median of the paths", median, Limit::Informs)
+                .until("all paths are slow, or one is on probation"),
+        };
         self.decide(&decision);
     }
 

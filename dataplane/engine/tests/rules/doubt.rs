@@ -193,6 +193,28 @@ fn a_changed_setting_is_in_force_for_what_is_in_doubt() {
     assert_eq!(s.engine.status(s.now).quarantined, 0, "`quiesce` has passed since it was lost");
 }
 
+/// W13: under `hold` a last path that flickers leaves as many doubts as there are writes, not one more each time.
+#[test]
+fn doubts_of_one_write_do_not_add_up() {
+    let mut s = Script::up(&DeviceProgram { unproven: Unproven::Hold, ..device(1) });
+    let write = s.request(Write, 0, 4096);
+    for _ in 0..50 {
+        s.reset(0);
+        s.wait_alive(40 * SECOND, |_| true);
+        if !s.opening.is_empty() {
+            s.open_path(0, offer());
+        }
+        let all = s.engine.explain(s.now).paths[0].decisions.clone();
+        let doubt = all.iter().rfind(|it| it.what == "write in doubt").expect("its frame had left");
+        assert_eq!(doubt.figures[0].value, 1, "{doubt:#?}");
+    }
+    let at = s.sent.iter().position(|sent| sent.command == Write).expect("it is sent again each time");
+    let sent = s.sent.remove(at).expect("just found");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(write), Some(Ok(())));
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "the old copy is as open as before");
+}
+
 /// W13: every connection of a path that stopped is kept for its late replies, however many it has.
 #[test]
 fn every_connection_of_a_stopped_server_is_kept() {

@@ -68,13 +68,13 @@ fn without_a_path_it_is_a_loss_that_is_recorded() {
     let (mut s, path) = dirty(&device(1));
     s.reset(path);
     s.event(Event::Shutdown);
-    s.wait(9 * SECOND);
-    assert!(!s.engine.is_idle() || s.losses.is_empty(), "it is waited for");
+    s.wait(4 * SECOND);
+    assert!(s.losses.is_empty() && !s.engine.is_ended(), "it is waited for");
     s.wait(2 * SECOND);
     assert_eq!(s.losses.len(), 1, "{:?}", s.events);
     let why = s.losses[0].clone().expect("a loss");
     assert!(why.contains("no path could be written") && s.events.contains(&"writes_lost"), "{why}");
-    assert!(s.engine.is_idle(), "nothing is waited for any more");
+    assert!(s.engine.is_ended(), "nothing is waited for any more");
     // The next process was told of it.
     let mut next = Script::up(&DeviceProgram { lost_writes: Some(why), ..device(1) });
     let flush = next.request(Flush, 0, 0);
@@ -93,7 +93,7 @@ fn a_path_that_comes_back_in_time_saves_it() {
     let (mut s, path) = dirty(&device(1));
     s.reset(path);
     s.event(Event::Shutdown);
-    s.wait(5 * SECOND);
+    s.wait(3 * SECOND);
     s.open_all(&offer());
     let again = take(&mut s, Write);
     s.answer(again, Ok(()));
@@ -120,14 +120,67 @@ fn a_flush_that_fails_is_a_loss_after_three() {
     assert!(s.losses[0].as_ref().is_some_and(|why| why.contains("FLUSH was answered with errors")));
 }
 
-/// The driver's time is over: it says so by asking once more.
+/// The driver's time is over, or the device is taken out: what may be lost is told. What is only not flushed is in a
+/// cache that stands, and the next process is to flush it.
 #[test]
-fn no_more_time_is_a_loss() {
-    let (mut s, _) = dirty(&device(1));
+fn no_more_time_is_a_loss_if_something_may_be_lost() {
+    let over = || Event::Abandon { why: "the time to stop was over" };
+    for settling in [true, false] {
+        let (mut s, path) = dirty(&device(1));
+        if settling {
+            s.event(Event::Shutdown);
+            s.event(Event::Shutdown);
+        }
+        assert!(s.losses.is_empty(), "asked twice is no news");
+        s.event(over());
+        assert!(s.losses.is_empty() && !s.engine.is_clean());
+        s.reset(path);
+        assert_eq!(s.losses.len(), 1, "its connection went before the last FLUSH was answered");
+        assert!(s.engine.is_ended());
+
+        let (mut s, path) = dirty(&device(1));
+        s.reset(path);
+        if settling {
+            s.event(Event::Shutdown);
+        }
+        s.event(over());
+        assert_eq!(s.losses.len(), 1);
+        assert!(s.losses[0].as_ref().is_some_and(|why| why.contains("the time to stop was over")));
+        assert!(s.engine.is_ended() && !s.engine.is_clean());
+    }
+}
+
+/// Segments of a replay whose path goes in the middle of it do not keep the device.
+#[test]
+fn a_replay_that_breaks_off_ends() {
+    let mut s = Script::up(&device(2));
+    for n in 0..40 {
+        s.request(Write, n * 8192, 4096);
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+    }
+    s.reset(0);
     s.event(Event::Shutdown);
+    assert!(s.sent.iter().any(|sent| sent.command == Write), "it is under way");
+    s.reset(1);
+    s.wait(6 * SECOND);
+    assert_eq!(s.losses.len(), 1, "{:?}", s.events);
+    assert!(s.engine.is_ended());
+}
+
+/// A write of a host that waits for a path does not hold up the end beyond that patience, nor spin the timer.
+#[test]
+fn a_write_without_a_path_is_given_back() {
+    let mut s = Script::up(&device(1));
+    let write = s.request(Write, 0, 4096);
+    s.take();
     s.event(Event::Shutdown);
-    assert_eq!(s.losses.len(), 1);
-    assert!(!s.engine.is_clean());
+    s.reset(0);
+    s.wait(4 * SECOND);
+    assert_eq!(s.result(write), None);
+    s.wait(20 * SECOND);
+    assert_eq!(s.result(write), Some(Err(Errno::Shutdown)), "the host sends it again elsewhere");
+    assert!(s.engine.is_ended(), "nothing is waited for any more");
 }
 
 /// With nothing retained there is nothing to be done: the next process must not take it for a clean stop.
@@ -136,33 +189,32 @@ fn a_cache_that_is_not_flushed_is_no_clean_stop() {
     let (mut s, path) = dirty(&DeviceProgram { retention_bytes: 0, ..device(1) });
     s.reset(path);
     s.event(Event::Shutdown);
-    assert!(s.engine.is_idle() && !s.engine.is_clean());
+    assert!(s.engine.is_ended() && !s.engine.is_clean());
 }
 
-/// `no_path = "fail"` is about having no path: what waits for a replay or in order of arrival is not failed for it.
+/// `no_path = "fail"` is about having no path: what waits in order of arrival is not failed for it while a range
+/// elsewhere is quarantined.
 #[test]
 fn no_path_fail_fails_nothing_while_there_is_one() {
-    let program = DeviceProgram { no_path: NoPath::Fail, ..device(2) };
+    let program = DeviceProgram { no_path: NoPath::Fail, unproven: program::Unproven::Hold, ..device(2) };
     let mut s = Script::up(&program);
-    // In doubt and answered: a range is quarantined.
     s.request(Write, 1 << 20, 4096);
-    let sent = s.take();
-    s.reset(sent.path);
+    let lost = s.take();
+    s.reset(lost.path);
     let again = take(&mut s, Write);
     s.answer(again, Ok(()));
-    // Elsewhere one write waits for another, and a FLUSH for both.
+    assert_eq!(s.engine.status(s.now).quarantined, 1);
+    s.wait_alive(SECOND, |_| true);
+    s.open_path(lost.path, offer());
     let first = s.request(Write, 0, 4096);
     let second = s.request(Write, 0, 4096);
-    let sent = take(&mut s, Write);
-    s.wait_alive(SECOND, |_| true);
-    assert_eq!((s.result(first), s.result(second)), (None, None));
-    s.answer(sent, Ok(()));
-    let sent = take(&mut s, Write);
-    s.answer(sent, Ok(()));
-    assert_eq!((s.result(first), s.result(second)), (Some(Ok(())), Some(Ok(()))));
-    // Over the quarantine: as long as `quiesce` proves nothing, and no longer.
+    s.wait_alive(8 * SECOND, |_| true);
+    assert_eq!((s.result(first), s.result(second)), (None, None), "{:?}", s.events);
+    // Over the quarantine: as long as `quiesce`, for nothing will prove it.
     let over = s.request(Write, 1 << 20, 4096);
-    s.wait_alive(SECOND, |_| true);
+    s.wait_alive(4 * SECOND, |_| true);
     assert_eq!(s.result(over), None);
+    s.wait_alive(2 * SECOND, |_| true);
+    assert_eq!(s.result(over), Some(Err(Errno::Io)));
     assert!(s.losses.is_empty());
 }

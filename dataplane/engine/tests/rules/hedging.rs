@@ -374,6 +374,15 @@ fn not_while_a_path_recovers() {
     let (_, _, second) = two_copies(&mut s);
     s.answer(second, Ok(()));
     assert_eq!(counts(&s).won, 1);
+    // Both are told, once each.
+    let told: Vec<_> =
+        s.engine.explain(s.now).decisions.into_iter().filter(|it| it.rule == "hedge").collect();
+    let whats: Vec<_> = told.iter().map(|it| (it.what, it.times)).collect();
+    assert_eq!(
+        whats,
+        [("send no late read to a second path", 1), ("send late reads to a second path again", 1)]
+    );
+    assert!(told[0].refused[0].because.contains("on probation"), "{told:#?}");
 }
 
 /// The budget starts as full as one path's in-flight cap, and 3 % of the reads fill it.

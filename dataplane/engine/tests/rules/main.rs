@@ -25,6 +25,7 @@ mod speed;
 mod stalls;
 mod steering;
 mod unanswered;
+mod verdicts;
 
 use engine::{Close, Event, Offer, SendData};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
