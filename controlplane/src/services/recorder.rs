@@ -68,7 +68,7 @@ impl Recorder {
     }
 
     /// Notes what a device reported; a device that is not recorded is left out. One that was taken out of the program may
-    /// still have something to tell: that it ended well, or with a loss.
+    /// still have a loss to tell.
     pub(crate) fn note(&mut self, device: &str, update: Update) {
         if self.state.is_none() || !self.served.contains(device) {
             return;

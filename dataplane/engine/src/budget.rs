@@ -65,7 +65,8 @@ impl Engine {
     pub(crate) fn note_blocked(&mut self, key: Key) {
         let request = self.requests.get(key);
         let host = request.host;
-        if !self.is_behind_quarantine(request) {
+        let near = self.ranges.is_quarantined(host.offset, host.offset + host.len);
+        if !near || !self.is_behind_quarantine(request) {
             return;
         }
         let path = self.path_of_copy(host.offset, host.offset + host.len);

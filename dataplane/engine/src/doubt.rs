@@ -41,7 +41,22 @@ pub(crate) struct Doubt {
     pub(crate) expires: Option<Nanos>,
 }
 
+/// `exclusive = "proven"` (W20): reads were on a connection when it was lost, and its server may work on them while another
+/// path is used. They change nothing, so nothing but that path waits for them, and never longer than `quiesce`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenReads {
+    pub(crate) path: usize,
+    pub(crate) lane: LaneId,
+    until: Nanos,
+}
+
 impl Engine {
+    /// Whole frames of reads were on this connection, which is gone without proof.
+    pub(crate) fn leave_reads_open(&mut self, path: usize, lane: LaneId) {
+        let until = self.now + self.program.quiesce;
+        self.open_reads.push(OpenReads { path, lane, until });
+    }
+
     /// A whole frame of a write-like piece was on a connection that is gone.
     pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId) {
         let (since, expires) = (self.now, self.doubt_expires(self.now));
@@ -76,6 +91,8 @@ impl Engine {
     }
 
     pub(crate) fn expire_doubts(&mut self) {
+        let now = self.now;
+        self.open_reads.retain(|reads| reads.until > now);
         let mut at = 0;
         let mut unasked: Vec<(usize, u64)> = Vec::new();
         while at < self.doubts.len() {
@@ -102,6 +119,7 @@ impl Engine {
 
     /// The session of this lane is proven finished; how many copies that settles.
     pub(crate) fn end_doubts_of(&mut self, lane: LaneId) -> usize {
+        self.open_reads.retain(|reads| reads.lane != lane);
         let mut ended = 0;
         while let Some(at) = self.doubts.iter().position(|doubt| doubt.lane == lane) {
             let doubt = self.doubts.swap_remove(at);
@@ -161,12 +179,14 @@ impl Engine {
     }
 
     pub(crate) fn next_doubt_expiry(&self) -> Option<Nanos> {
-        self.doubts.iter().filter_map(|doubt| doubt.expires).min()
+        let reads = self.open_reads.iter().map(|reads| reads.until);
+        self.doubts.iter().filter_map(|doubt| doubt.expires).chain(reads).min()
     }
 
     /// Whether anything sent on this path may still be executed.
     pub(crate) fn path_has_open_copies(&self, path: usize) -> bool {
         self.doubts.iter().any(|doubt| doubt.path == path)
+            || self.open_reads.iter().any(|reads| reads.path == path)
             || self.paths[path].lanes.iter().any(|&slot| self.lane_at(slot).in_flight > 0)
     }
 }

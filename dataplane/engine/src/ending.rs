@@ -23,9 +23,10 @@ use alloc::string::String;
 use nbd::Errno;
 use program::{Nanos, NoPath, SECOND, Target};
 
+use crate::Close;
 use crate::engine::Engine;
 use crate::flush::Domain;
-use crate::lane::LaneState;
+use crate::lane::{Lane, LaneState};
 use crate::request::{Origin, Request};
 
 /// So long a path that may be written is waited for; shorter than what a driver gives the whole.
@@ -85,13 +86,15 @@ impl Engine {
     pub(crate) fn settle(&mut self) {
         match self.ending {
             Ending::Settling { attempts, stuck_since } => {
-                let stuck = self.active.writers.is_empty() || self.active.last_resort;
+                let active = &self.active;
+                let stuck = active.writers.is_empty() || active.last_resort || active.waiting_for.is_some();
                 let stuck_since = if stuck { stuck_since.or(Some(self.now)) } else { None };
                 self.ending = Ending::Settling { attempts, stuck_since };
                 self.settle_further(attempts, stuck_since);
             }
             Ending::Draining if self.has_no_lane() => {
                 self.fail_unstarted();
+                self.fail_unproven();
                 self.lose_unsettled("its connections were lost before it was flushed");
             }
             Ending::No | Ending::Draining => {}
@@ -101,8 +104,9 @@ impl Engine {
     fn settle_further(&mut self, attempts: u32, stuck_since: Option<Nanos>) {
         let out_of_patience = stuck_since.is_some_and(|since| self.now >= since + PATIENCE);
         if out_of_patience {
-            // Writes that no path takes are given back.
+            // Writes that no path takes are given back, and those that wait for a proof.
             self.fail_unstarted();
+            self.fail_unproven();
         }
         let writing =
             |request: &Request| request.origin == Origin::Host && request.host.command.is_write_like();
@@ -134,7 +138,9 @@ impl Engine {
 
     /// Some of it may be in no storage at all, and is still to be written again.
     fn has_lost(&self) -> bool {
-        self.replay.is_some() || self.domains.iter().any(|domain| domain.lost.is_some() || domain.rewrite)
+        let lost =
+            |domain: &Domain| domain.lost.is_some() || (domain.rewrite && domain.acked > domain.flushed);
+        self.replay.is_some() || self.domains.iter().any(lost)
     }
 
     fn has_no_lane(&self) -> bool {
@@ -155,6 +161,18 @@ impl Engine {
         for path in 0..self.paths.len() {
             self.paths[path].explain("stop", String::from("this node stops"));
             self.drain(path);
+        }
+        self.close_idle_zombies();
+    }
+
+    /// Those that are only kept for another path's sake (W20): none will start any more.
+    fn close_idle_zombies(&mut self) {
+        for slot in 0..self.lanes.len() {
+            let Some(lane) = self.lanes[slot].as_ref() else { continue };
+            let lands = lane.in_order().any(|(_, entry)| self.may_land(entry));
+            if lane.state == LaneState::Zombie && !lands {
+                self.close(slot as u16, Close::Abort);
+            }
         }
     }
 
@@ -180,7 +198,8 @@ impl Engine {
 
     /// Whether nothing that was sent may still be executed, and no cache is left unflushed: what a clean stop is (W10).
     pub fn is_clean(&self) -> bool {
-        let zombies = self.lanes.iter().flatten().any(|lane| lane.in_order().any(|(_, slot)| slot.write));
+        let may_land = |lane: &Lane| lane.in_order().any(|(_, slot)| self.may_land(slot));
+        let zombies = self.lanes.iter().flatten().any(may_land);
         let remote = |domain: usize| {
             let of_it = self.paths.iter().filter(|path| path.domain == domain);
             of_it.into_iter().any(|path| matches!(path.program.target, Target::Nbd { .. }))

@@ -46,7 +46,7 @@ use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 use crate::active::Active;
 use crate::budget::Outage;
 use crate::decide::Grouping;
-use crate::doubt::Doubt;
+use crate::doubt::{Doubt, OpenReads};
 use crate::ending::Ending;
 use crate::fence::Kill;
 use crate::flush::Domain;
@@ -116,6 +116,8 @@ pub struct Engine {
     /// Incarnations of the lane slots.
     pub(crate) lane_generations: Vec<u32>,
     pub(crate) doubts: Vec<Doubt>,
+    /// Reads on lost connections that may still be carried out (W20).
+    pub(crate) open_reads: Vec<OpenReads>,
     /// Sessions a gate is to finish.
     pub(crate) kills: Vec<Kill>,
     /// Copies that were let go without proof.
@@ -197,6 +199,7 @@ impl Engine {
             lanes: Vec::new(),
             lane_generations: Vec::new(),
             doubts: Vec::new(),
+            open_reads: Vec::new(),
             kills: Vec::new(),
             ghosts: Vec::new(),
             recovering: None,
@@ -270,6 +273,11 @@ impl Engine {
         }
         self.settle();
         self.dispatch();
+        if self.is_ending() {
+            // What that has ended may have been the last.
+            self.settle();
+            self.dispatch();
+        }
     }
 
     /// The next thing to do; call until `None` after each batch of events.

@@ -152,7 +152,9 @@ impl Engine {
     pub(crate) fn forget_kills(&mut self) {
         let needed = |kill: &Kill| {
             let stands = self.lane_if(kill.target).is_some_and(|lane| lane.state != LaneState::Closing);
-            stands || self.doubts.iter().any(|doubt| doubt.lane == kill.target)
+            stands
+                || self.doubts.iter().any(|doubt| doubt.lane == kill.target)
+                || self.open_reads.iter().any(|reads| reads.lane == kill.target)
         };
         let keep: Vec<bool> = self.kills.iter().map(needed).collect();
         let mut keep = keep.into_iter();

@@ -398,7 +398,8 @@ impl Engine {
         }
         for slot in 0..self.lanes.len() {
             let Some(lane) = self.lanes[slot].as_mut() else { continue };
-            lane.linked |= self.paths[lane.path].domain == domain && lane.state == LaneState::Up;
+            let used = matches!(lane.state, LaneState::Up | LaneState::Draining);
+            lane.linked |= used && self.paths[lane.path].domain == domain;
         }
     }
 

@@ -251,8 +251,12 @@ impl Engine {
             self.link_silent(path);
             self.regroup();
             self.open_lanes();
-        } else if before.is_none() && self.paths[path].portal_count() > 1 {
-            // Whatever it is: another portal may answer, and tells.
+        } else if before.is_none_or(|before| before.cause != cause)
+            && matches!(cause, Cause::CanaryOverdue | Cause::WindowClosed)
+            && self.paths[path].portal_count() > 1
+        {
+            // It may be the link all the same: another portal tells. A request that is late beside canaries that are
+            // answered is slow over any.
             self.link_silent(path);
             self.open_lanes();
         }

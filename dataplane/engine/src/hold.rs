@@ -106,6 +106,18 @@ impl Engine {
         self.fail_all(&waiting, errno);
     }
 
+    /// Fails every write that waits for the proof that its other copies are over (W5); they stay in doubt (W14).
+    pub(crate) fn fail_unproven(&mut self) {
+        let waiting: Vec<Key> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.state == RequestState::AwaitingProof)
+            .map(|(key, _)| key)
+            .collect();
+        let errno = self.held_errno();
+        self.fail_all(&waiting, errno);
+    }
+
     /// One that fails may end another (a grant): only those that are still there.
     fn fail_all(&mut self, keys: &[Key], errno: Errno) {
         for &key in keys {
@@ -139,6 +151,7 @@ impl Engine {
         let due: Vec<Key> = self
             .requests
             .iter()
+            .filter(|(_, request)| now - request.accepted >= hold)
             .filter(|(key, request)| {
                 let flush = request.host.command == nbd::Command::Flush;
                 let blocked = request.state == RequestState::Blocked && self.is_behind_quarantine(request);
@@ -146,7 +159,7 @@ impl Engine {
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
                 let stuck = (flush || switch_hangs) && self.waits(*key);
-                (blocked || unproven || stuck) && now - request.accepted >= hold
+                blocked || unproven || stuck
             })
             .map(|(key, _)| key)
             .collect();

@@ -15,6 +15,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use policies::limits::REFUSED_RETRY;
+use program::Exclusive;
 
 use crate::engine::Engine;
 use crate::lane::{Lane, LaneState, Slot, Use};
@@ -53,7 +54,14 @@ impl Engine {
         for slot in slots.iter().filter(|slot| !is_piece(slot)) {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
-        if self.doubts.iter().any(|doubt| doubt.lane == id) {
+        let local = lane.offer.is_some_and(|offer| offer.local);
+        let strict = self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive;
+        let read = |slot: &Slot| is_piece(&slot) && !slot.write && slot.frame_end <= sent_bytes;
+        let open_reads = strict && !finished && !local && slots.iter().any(read);
+        if open_reads {
+            self.leave_reads_open(index, id);
+        }
+        if open_reads || self.doubts.iter().any(|doubt| doubt.lane == id) {
             self.fence(id, index, lane.offer.and_then(|offer| offer.gate));
         }
         self.forget_kills();

@@ -63,7 +63,7 @@ impl Engine {
         path.portals.on_lost();
     }
 
-    /// A link is silent, or with several portals a lane is suspect for whatever reason. If it was the path's last: other
+    /// A link is silent, or with several portals a lane's canary is late or its server does not read. If it was the path's last: other
     /// portals are tried before the path is given up; without another the path has failed, whether the link answers
     /// again or not.
     pub(crate) fn link_silent(&mut self, index: usize) {

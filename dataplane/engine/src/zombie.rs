@@ -21,7 +21,7 @@ use policies::limits::ZOMBIE_SAMPLE_INTERVAL;
 use program::{Exclusive, Nanos, SECOND, Unproven, Writers};
 
 use crate::engine::Engine;
-use crate::lane::{Lane, LaneState, Use};
+use crate::lane::{Lane, LaneState, Slot, Use};
 use crate::slab::Key;
 use crate::{Action, Close};
 
@@ -40,14 +40,15 @@ impl Engine {
         // Nothing leaves any more some time after it was given up: a frame that was cut, or
         // never began to leave, is never carried out, and nobody answers it.
         let quiet = lane.state == LaneState::Zombie && self.now - lane.given_up_at >= QUIETED;
-        lane.in_order().filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes).any(|(_, slot)| {
-            match slot.used {
-                Use::Piece { flushing, .. } => {
-                    slot.write || strict || (flushing && self.active.write_through)
-                }
-                _ => slot.write,
-            }
-        })
+        lane.in_order()
+            .filter(|(_, slot)| !quiet || slot.frame_end <= lane.sent_bytes)
+            .any(|(_, slot)| self.may_land(slot) || (strict && matches!(slot.used, Use::Piece { .. })))
+    }
+
+    /// What may change the storage late: a write, and on paths that do not share a cache one that is answered and whose
+    /// FLUSH is not (W18).
+    pub(crate) fn may_land(&self, slot: &Slot) -> bool {
+        slot.write || (self.active.write_through && matches!(slot.used, Use::Piece { flushing: true, .. }))
     }
 
     /// Stops issuing on a lane but keeps it for late replies (W1).
@@ -137,7 +138,8 @@ impl Engine {
             return;
         }
         let path = lane.path;
-        let due = lane.in_order().filter(|(_, entry)| entry.write && self.now - entry.sent_at >= hold);
+        let due =
+            lane.in_order().filter(|(_, entry)| self.may_land(entry) && self.now - entry.sent_at >= hold);
         let pieces: Vec<Key> = due
             .filter_map(|(_, entry)| match entry.used {
                 Use::Piece { piece, .. } => Some(piece),

@@ -150,6 +150,8 @@ impl Reactor {
         for key in self.lanes.keys() {
             self.lane_fail(key, engine::LaneFault::ByUs);
         }
+        // That we cut the connections is no news of the storage.
+        self.events.clear();
         self.finished();
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a lost or stalled connection leaves in doubt, and what it does not (rules W1 to W6, W15).
 
-use engine::{Close, Event};
+use engine::{Close, Event, SendData};
 use nbd::Command::{Flush, Read, Trim, Write};
 use nbd::{CommandFlags, TransmissionFlags as Flags};
-use program::{Coherence, DeviceProgram, MILLISECOND, SECOND, Unproven, Writers};
+use program::{
+    AccessPolicy, Coherence, DeviceProgram, Exclusive, MILLISECOND, NoPath, SECOND, Unproven, Writers,
+};
 
 use crate::on_path;
 use crate::script::{Script, device, offer, without};
@@ -278,5 +280,56 @@ fn a_write_that_an_unshared_cache_holds_is_in_doubt() {
             s.answer(sent, Ok(()));
         }
         assert_eq!(s.engine.status(s.now).quarantined, usize::from(!coherent) as u64);
+    }
+}
+
+/// The same while its connection stands: known alive, it is waited for up to the hold, and let go then (W13).
+#[test]
+fn a_write_that_an_unshared_cache_holds_is_let_go_at_the_hold() {
+    let program =
+        DeviceProgram { coherent: Coherence::Incoherent, no_path: NoPath::Hold(20 * SECOND), ..device(2) };
+    let mut s = Script::new(&program);
+    s.open_all(&without(Flags::SEND_FUA));
+    let write = s.request(Write, 0, 4096);
+    let sent = s.take();
+    let dead = sent.path;
+    s.answer(sent, Ok(()));
+    let stuck = s.take();
+    assert_eq!(stuck.command, Flush, "3.3: FUA is emulated");
+    let mut quarantined = 0;
+    for _ in 0..300 {
+        s.wait_alive(SECOND / 10, |sent| sent.path != dead);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path != dead) {
+            let sent = s.sent.remove(at).expect("just found");
+            s.answer(sent, Ok(()));
+        }
+        quarantined = quarantined.max(s.engine.status(s.now).quarantined);
+    }
+    assert_eq!((s.result(write), quarantined), (Some(Ok(())), 1));
+    assert_eq!(s.engine.status(s.now).quarantined, 0, "{:?}", s.events);
+}
+
+/// W20: with `proven` a read that was on a lost connection keeps the next path waiting as well: its server may be at work
+/// on it. Never longer than `quiesce`, for it changes nothing.
+#[test]
+fn a_read_on_a_lost_connection_keeps_the_next_path_waiting() {
+    for (exclusive, wait) in [(Exclusive::Proven, 5 * SECOND), (Exclusive::Issue, 0)] {
+        let program = DeviceProgram { access: AccessPolicy::ActivePassive, exclusive, ..device(2) };
+        let mut s = Script::up(&program);
+        let read = s.request(Read, 0, 4096);
+        let sent = s.take();
+        s.reset(sent.path);
+        let moved = |s: &Script| {
+            s.sent.iter().any(|sent| sent.command == Read && sent.len == 4096 && sent.data == SendData::Land)
+        };
+        s.wait_alive(wait.saturating_sub(SECOND / 10), |_| true);
+        assert_eq!(moved(&s), wait == 0, "{exclusive:?}");
+        s.wait_alive(SECOND / 5, |_| true);
+        assert!(moved(&s), "{exclusive:?}");
+        let at = s.sent.iter().position(|sent| sent.data == SendData::Land).expect("just found");
+        let again = s.sent.remove(at).expect("just found");
+        assert_ne!(again.path, sent.path);
+        s.answer(again, Ok(()));
+        assert_eq!(s.result(read), Some(Ok(())));
     }
 }

@@ -120,6 +120,20 @@ fn a_flush_that_fails_is_a_loss_after_three() {
     assert!(s.losses[0].as_ref().is_some_and(|why| why.contains("FLUSH was answered with errors")));
 }
 
+/// A FLUSH that fails with nothing to cover loses nothing.
+#[test]
+fn a_flush_that_fails_with_nothing_to_cover_is_no_loss() {
+    let (mut s, _) = dirty(&device(1));
+    s.request(Flush, 0, 0);
+    let flush = take(&mut s, Flush);
+    s.answer(flush, Ok(()));
+    s.request(Flush, 0, 0);
+    s.event(Event::Shutdown);
+    let flush = take(&mut s, Flush);
+    s.answer(flush, Err(Errno::Io));
+    assert!(is_over(&s) && s.losses.is_empty(), "{:?}", s.losses);
+}
+
 /// The driver's time is over, or the device is taken out: what may be lost is told. What is only not flushed is in a
 /// cache that stands, and the next process is to flush it.
 #[test]
