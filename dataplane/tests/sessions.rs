@@ -277,3 +277,13 @@ fn a_new_session_ends_the_older_ones_of_its_host() {
     assert!(!new.negotiated.flags.contains(multi_conn) && elsewhere.negotiated.flags.contains(multi_conn));
     running.await_status("vol0", |status| status.sessions.len() == 1);
 }
+
+/// W19: a Holdfast says that it is one to whoever asks, so that another one in front of it can be patient.
+#[test]
+fn an_export_says_that_it_is_a_holdfasts() {
+    let running = Running::start(program(vec![public()], vec![device("vol0", vec![path("m", memory(MIB))])]));
+    let config =
+        ClientConfig { list_contexts: Some(nbd::gate::IDENTITY_QUERY.into()), ..ClientConfig::new("vol0") };
+    let host = Host::connect_as(running.address(0), config).unwrap();
+    assert_eq!(host.negotiated.listed_contexts, [nbd::gate::NODE_CONTEXT]);
+}

@@ -146,6 +146,8 @@ pub struct Offer {
     pub block_status: bool,
     /// A local file or memory: its completions are proof, nothing can be in doubt.
     pub local: bool,
+    /// The server is a Holdfast: it may hold a request for long and is well as long as it answers canaries (rule W19).
+    pub node: bool,
     /// The server proved to be a gate and took this lane's claim.
     pub gate: Option<GateOffer>,
 }

@@ -72,7 +72,7 @@ impl Engine {
             }
             // The scope is the device: this request is slow, the lane is not.
             _ if self.active.policy == AccessPolicy::ActiveActive => self.move_late(slot),
-            _ if self.lane_at(slot).offer().gate.is_some() => {}
+            _ if self.lane_at(slot).offer().gate.is_some() || self.lane_at(slot).offer().node => {}
             _ => self.suspect(slot, cause, text),
         }
     }

@@ -7,6 +7,7 @@
 //! the other is not held for each of them.
 
 use engine::{Event, SessionId};
+use nbd::gate::NODE_CONTEXT;
 use nbd::server::{ExportInfo, LookupError, Purpose};
 use nbd::{BlockSizes, TransmissionFlags};
 use program::{Geometry, HostSessions};
@@ -46,7 +47,10 @@ impl Reactor {
                 if let Some(geometry) = export.geometry {
                     let program = self.program.devices.iter().find(|device| device.name == name);
                     let alone = program.is_some_and(|device| device.host_sessions == HostSessions::Exclusive);
-                    let info = export_info(&name, &geometry, alone);
+                    let mut info = export_info(&name, &geometry, alone);
+                    if export.gate.is_none() {
+                        info.contexts.push(NODE_CONTEXT.to_owned());
+                    }
                     self.handshake_answer_plain(key, info, export.gate.as_deref(), purpose);
                 } else if shaking.waited {
                     shaking.machine.answer_lookup(Err(LookupError::Shutdown(NOT_REACHED.into())));

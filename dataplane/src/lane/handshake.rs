@@ -3,7 +3,7 @@
 
 use engine::{LaneFault, Offer};
 use nbd::client::{ClientConfig, Handshake, HandshakeError, Negotiated, Step};
-use nbd::gate::IDENTITY_QUERY;
+use nbd::gate::{IDENTITY_QUERY, NODE_CONTEXT};
 use program::Target;
 
 use crate::lane::inbox::Inbox;
@@ -84,6 +84,9 @@ impl Reactor {
             return self.lane_fail(key, LaneFault::Protocol("an answer before its question".into()));
         }
         let plain = self.lane_export(key);
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.node = listed.iter().any(|context| context == NODE_CONTEXT);
+        }
         match self.lane_choose(key, listed, &plain) {
             Ok(name) => {
                 let lane = self.lanes.get_mut(key).expect("only called for lanes in the table");
@@ -113,6 +116,7 @@ impl Reactor {
             extended: negotiated.mode.is_extended(),
             block_status: negotiated.base_allocation_id.is_some(),
             local: false,
+            node: lane.node,
             gate,
         };
         self.lane_opened(key, offer);

@@ -343,6 +343,7 @@ pub(crate) fn offer(size_bytes: u64, read_only: bool, block_device: bool) -> Off
         extended: false,
         block_status: true,
         local: true,
+        node: false,
         gate: None,
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Lane {
     pub(crate) kill: Option<LaneId>,
     /// What it has claimed at a gate, until GO is answered.
     pub(crate) claim: Option<Box<LaneClaim>>,
+    /// The server said that it is a Holdfast (rule W19).
+    pub(crate) node: bool,
     /// Further addresses of its name, last first.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Cleared when the lane goes: what a helper thread has not begun is not done.

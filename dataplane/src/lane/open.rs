@@ -41,6 +41,7 @@ impl Reactor {
             fd: None,
             kill,
             claim: None,
+            node: false,
             addresses: Vec::new(),
             wanted: Arc::new(AtomicBool::new(true)),
             local: None,

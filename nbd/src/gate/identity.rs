@@ -18,6 +18,9 @@ use crate::export::is_valid_name;
 /// Query of LIST_META_CONTEXT that a gate answers with its identity.
 pub const IDENTITY_QUERY: &str = "x-holdfast:";
 
+/// Metadata context of every export of a Holdfast that is no gate: it may hold a request for long and is well (rule W19).
+pub const NODE_CONTEXT: &str = "x-holdfast:node";
+
 const PREFIX: &str = "x-holdfast:gate";
 const VERSION: u64 = 1;
 

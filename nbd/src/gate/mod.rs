@@ -26,4 +26,4 @@ mod identity;
 
 pub use admission::Admission;
 pub use claim::{Claim, ClaimError, MEMBER_MAX_BYTES, SignedClaim, is_valid_member};
-pub use identity::{Authentication, IDENTITY_QUERY, Identity, IdentityError, RegisterWriters};
+pub use identity::{Authentication, IDENTITY_QUERY, Identity, IdentityError, NODE_CONTEXT, RegisterWriters};

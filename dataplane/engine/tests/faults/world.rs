@@ -407,6 +407,7 @@ impl World {
             extended: false,
             block_status: true,
             local: false,
+            node: false,
             gate: None,
         };
         self.engine.handle(self.now, Event::LaneOpened { lane, offer });

@@ -119,6 +119,7 @@ pub fn offer() -> Offer {
         extended: false,
         block_status: true,
         local: false,
+        node: false,
         gate: None,
     }
 }

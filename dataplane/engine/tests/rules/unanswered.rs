@@ -73,12 +73,19 @@ fn gated() -> Offer {
     Offer { gate: Some(gate), ..offer() }
 }
 
-/// W19: a peer that holds a request while it answers canaries is well, however old the request is.
+/// W19: a peer that holds a request while it answers canaries is well, however old the request is; a gate is one, and any
+/// Holdfast. Of others it is held against the path.
 #[test]
 fn a_held_request_is_not_held_against_a_proxy() {
-    for access in [AccessPolicy::ActivePassive, AccessPolicy::ActiveActive] {
+    let node = Offer { node: true, ..offer() };
+    for (peer, access) in [
+        (gated(), AccessPolicy::ActivePassive),
+        (gated(), AccessPolicy::ActiveActive),
+        (node, AccessPolicy::ActivePassive),
+        (node, AccessPolicy::ActiveActive),
+    ] {
         let mut s = Script::new(&DeviceProgram { access, ..device(1) });
-        s.open_all(&gated());
+        s.open_all(&peer);
         let held = s.request(Write, 0, 4096);
         let first = s.sent[0];
         serve(&mut s, 120 * SECOND, |sent| *sent == first);
@@ -86,12 +93,17 @@ fn a_held_request_is_not_held_against_a_proxy() {
         s.answer(first, Ok(()));
         assert_eq!(s.result(held), Some(Ok(())));
     }
-    let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
-    s.open_all(&gated());
-    s.request(Read, 0, 4096);
-    let first = s.sent[0];
-    serve(&mut s, 60 * SECOND, |sent| *sent == first);
-    assert_eq!((s.state(0), s.state(1)), ("up", "standby"), "no switch either: {}", s.reason(0));
+    let states = |peer: &Offer| {
+        let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+        s.open_all(peer);
+        s.request(Read, 0, 4096);
+        let first = s.sent[0];
+        serve(&mut s, 60 * SECOND, |sent| *sent == first);
+        (s.state(0), s.state(1))
+    };
+    assert_eq!(states(&gated()), ("up", "standby"), "no switch either");
+    assert_eq!(states(&node), ("up", "standby"), "no switch either");
+    assert_ne!(states(&offer()), ("up", "standby"), "a plain server's request is late");
 }
 
 /// W16: a window that is closed twice is a server that does not read: its reads move before any

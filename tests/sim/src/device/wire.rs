@@ -95,6 +95,7 @@ impl Device {
             extended: plan.extended,
             block_status: plan.block_status,
             local: false,
+            node: false,
             gate: None,
         }
     }
