@@ -153,7 +153,10 @@ fn a_loss_outlives_an_orderly_stop() {
             assert_eq!(reply.error, errno::EIO, "run {run}, {name}: the loss was not told");
         }
         let status = node.device(DEVICE);
-        assert!(status.json().get("lost_writes").text().contains("this node stopped"), "{status:?}");
+        assert!(
+            status.json().get("lost_writes").text().contains("was not written again before the end"),
+            "{status:?}"
+        );
         node.terminate(wait::BOUND);
     }
     let mut node = one_path(&dir, &endpoint);

@@ -20,7 +20,7 @@ use policies::{Cause, Cost};
 use program::{BudgetCause, BudgetStatus, Nanos};
 
 use crate::engine::Engine;
-use crate::lane::{Lane, LaneState, Use};
+use crate::lane::{Lane, Use};
 use crate::request::Request;
 use crate::slab::Key;
 
@@ -63,22 +63,22 @@ impl Engine {
 
     /// A request must wait for a range; behind a quarantine that is a failure's doing.
     pub(crate) fn note_blocked(&mut self, key: Key) {
-        let request = self.requests.get(key);
-        let host = request.host;
-        let near = self.ranges.is_quarantined(host.offset, host.offset + host.len);
-        if !near || !self.is_behind_quarantine(request) {
+        let host = self.requests.get(key).host;
+        if self.ranges.quarantined() == 0 {
             return;
         }
-        let path = self.path_of_copy(host.offset, host.offset + host.len);
-        self.requests.get_mut(key).moved_by = Some(Cause { path, rule: "W4" });
+        let path = self.path_of_quarantine(host.offset, host.offset + host.len);
+        if path.is_some() {
+            self.requests.get_mut(key).moved_by = Some(Cause { path, rule: "W4" });
+        }
     }
 
-    /// The path on which a copy of what was written to this range is still open: in doubt, or
-    /// on a connection that is kept for its late reply.
-    fn path_of_copy(&self, start: u64, end: u64) -> Option<usize> {
+    /// The path whose open copy keeps a part of this range quarantined: in doubt, or on a connection that is kept for its
+    /// late reply.
+    fn path_of_quarantine(&self, start: u64, end: u64) -> Option<usize> {
         let overlaps = |piece: Key| {
             let piece = self.pieces.get(piece);
-            piece.offset < end && start < piece.offset + piece.len
+            piece.quarantine.is_some() && piece.offset < end && start < piece.end()
         };
         let kept = |lane: &&Lane| {
             let mut copies = lane.in_order();
@@ -87,14 +87,7 @@ impl Engine {
             )
         };
         let in_doubt = self.doubts.iter().find(|doubt| overlaps(doubt.piece)).map(|doubt| doubt.path);
-        in_doubt.or_else(|| self.lanes_with_copies().find(kept).map(|lane| lane.path))
-    }
-
-    /// Connections on which something is still open, those first that nothing new is given to.
-    fn lanes_with_copies(&self) -> impl Iterator<Item = &Lane> {
-        let lanes = || self.paths.iter().flat_map(|path| &path.lanes).map(|&slot| self.lane_at(slot));
-        let leaving = |lane: &&Lane| matches!(lane.state, LaneState::Zombie | LaneState::Draining);
-        lanes().filter(leaving).chain(lanes().filter(move |lane| !leaving(lane)))
+        in_doubt.or_else(|| self.lanes.iter().flatten().find(kept).map(|lane| lane.path))
     }
 
     /// Whether a path is there was worked out anew.

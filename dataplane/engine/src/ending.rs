@@ -27,6 +27,7 @@ use crate::Close;
 use crate::engine::Engine;
 use crate::flush::Domain;
 use crate::lane::{Lane, LaneState};
+use crate::path::Path;
 use crate::request::{Origin, Request};
 
 /// So long a path that may be written is waited for; shorter than what a driver gives the whole.
@@ -150,7 +151,7 @@ impl Engine {
     fn lose_unsettled(&mut self, why: &str) {
         if self.lost_writes.is_none() && self.has_lost() {
             self.lose_writes(format!(
-                "a storage server lost its cache or its connection, and this node stopped before what it had acknowledged could be written again: {why}"
+                "a storage server lost its cache or its connections, and what it had acknowledged was not written again before the end: {why}"
             ));
         }
     }
@@ -201,8 +202,8 @@ impl Engine {
         let may_land = |lane: &Lane| lane.in_order().any(|(_, slot)| self.may_land(slot));
         let zombies = self.lanes.iter().flatten().any(may_land);
         let remote = |domain: usize| {
-            let of_it = self.paths.iter().filter(|path| path.domain == domain);
-            of_it.into_iter().any(|path| matches!(path.program.target, Target::Nbd { .. }))
+            let of_it = |path: &Path| path.domain == domain;
+            self.paths.iter().any(|path| of_it(path) && matches!(path.program.target, Target::Nbd { .. }))
         };
         let unflushed = |(index, domain): (usize, &Domain)| {
             domain.inherited || (domain.acked > domain.flushed && remote(index))

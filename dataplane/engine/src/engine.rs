@@ -241,6 +241,11 @@ impl Engine {
         if let Some(geometry) = engine.geometry {
             engine.actions.push_back(Action::Offer(geometry));
         }
+        if let Some(text) = engine.lost_writes.clone() {
+            // Of an earlier process, and nobody has taken note yet (F9).
+            engine.event("writes_lost", None, "F9", text);
+            engine.decide_loss();
+        }
         engine.begin_recovery();
         engine.open_lanes();
         engine

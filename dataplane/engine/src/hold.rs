@@ -168,7 +168,7 @@ impl Engine {
     }
 
     /// W8 alone bounds nothing: what is before it is answered, or is behind a quarantine itself.
-    pub(crate) fn is_behind_quarantine(&self, request: &Request) -> bool {
+    fn is_behind_quarantine(&self, request: &Request) -> bool {
         request.range.is_some_and(|range| self.ranges.waits_for_quarantine(range))
     }
 

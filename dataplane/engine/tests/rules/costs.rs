@@ -12,6 +12,14 @@ fn costs(s: &Script) -> Vec<BudgetCause> {
     all.into_iter().filter(|cause| cause.rule != "start").collect()
 }
 
+/// Answers what is sent, in order, until this request is answered.
+fn answer_until(s: &mut Script, tag: u64) {
+    while s.result(tag).is_none() {
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+    }
+}
+
 #[test]
 fn what_is_answered_in_time_costs_nothing() {
     let mut s = Script::up(&device(2));
@@ -94,10 +102,7 @@ fn a_successor_of_a_write_in_doubt_counts_to_its_path() {
     s.answer(again, Ok(()));
     let over = s.request(Write, 0, 4096);
     s.wait_alive(5_100 * MILLISECOND, |_| true);
-    while s.result(over).is_none() {
-        let sent = s.take();
-        s.answer(sent, Ok(()));
-    }
+    answer_until(&mut s, over);
     let all = costs(&s);
     assert_eq!((all.len(), all[0].path.as_deref(), all[0].rule), (1, Some(["p0", "p1"][sent.path]), "W4"));
     assert!(all[0].worst >= 5 * SECOND && all[0].delayed == 1);
@@ -119,10 +124,7 @@ fn each_successor_counts_to_the_path_of_its_own_predecessor() {
     assert_ne!(paths[0], paths[1]);
     let over = s.request(Write, 0, 4096);
     s.wait_alive(5_100 * MILLISECOND, |_| true);
-    while s.result(over).is_none() {
-        let sent = s.take();
-        s.answer(sent, Ok(()));
-    }
+    answer_until(&mut s, over);
     let all = costs(&s);
     assert_eq!((all.len(), all[0].path.as_deref(), all[0].rule), (1, Some(paths[0]), "W4"), "{all:#?}");
 }
@@ -142,10 +144,7 @@ fn a_successor_of_a_write_that_is_late_counts_to_its_path() {
     s.wait_alive(1_500 * MILLISECOND, |sent| sent.path != stuck.path);
     assert_eq!(s.result(over), None, "the old copy could land over it");
     s.answer(stuck, Ok(()));
-    while s.result(over).is_none() {
-        let sent = s.take();
-        s.answer(sent, Ok(()));
-    }
+    answer_until(&mut s, over);
     let all = costs(&s);
     let of_doubt = all.iter().find(|cause| cause.rule == "W4").expect("it waited for the old copy");
     assert_eq!(of_doubt.path.as_deref(), Some(["p0", "p1"][stuck.path]), "{all:#?}");

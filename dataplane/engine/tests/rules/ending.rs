@@ -29,6 +29,16 @@ fn is_over(s: &Script) -> bool {
         && s.lanes.iter().all(|(lane, ..)| s.closing.iter().any(|(closing, _)| closing == lane))
 }
 
+/// The replay, the FLUSH and the end; the path that carried them.
+fn is_written_again_and_flushed(s: &mut Script) -> usize {
+    let again = take(s, Write);
+    s.answer(again, Ok(()));
+    let flush = take(s, Flush);
+    s.answer(flush, Ok(()));
+    assert!(is_over(s) && s.engine.is_clean() && s.losses.is_empty(), "{:?}", s.losses);
+    again.path
+}
+
 #[test]
 fn what_is_acknowledged_is_flushed_first() {
     let (mut s, path) = dirty(&device(2));
@@ -54,12 +64,7 @@ fn a_replay_is_finished_first() {
     let (mut s, path) = dirty(&device(2));
     s.reset(path);
     s.event(Event::Shutdown);
-    let again = take(&mut s, Write);
-    assert_ne!(again.path, path);
-    s.answer(again, Ok(()));
-    let flush = take(&mut s, Flush);
-    s.answer(flush, Ok(()));
-    assert!(is_over(&s) && s.engine.is_clean() && s.losses.is_empty(), "{:?}", s.losses);
+    assert_ne!(is_written_again_and_flushed(&mut s), path);
 }
 
 /// The storage server died with its cache, and the node is stopped before it is back.
@@ -77,6 +82,10 @@ fn without_a_path_it_is_a_loss_that_is_recorded() {
     assert!(s.engine.is_ended(), "nothing is waited for any more");
     // The next process was told of it.
     let mut next = Script::up(&DeviceProgram { lost_writes: Some(why), ..device(1) });
+    assert!(
+        next.events.contains(&"writes_lost") && next.losses.is_empty(),
+        "told again, and recorded already"
+    );
     let flush = next.request(Flush, 0, 0);
     assert_eq!(next.result(flush), Some(Err(Errno::Io)), "F9: until an operator has taken note");
     assert!(!next.engine.status(next.now).lost_writes.is_empty());
@@ -95,11 +104,7 @@ fn a_path_that_comes_back_in_time_saves_it() {
     s.event(Event::Shutdown);
     s.wait(3 * SECOND);
     s.open_all(&offer());
-    let again = take(&mut s, Write);
-    s.answer(again, Ok(()));
-    let flush = take(&mut s, Flush);
-    s.answer(flush, Ok(()));
-    assert!(is_over(&s) && s.engine.is_clean() && s.losses.is_empty(), "{:?}", s.losses);
+    is_written_again_and_flushed(&mut s);
 }
 
 /// A FLUSH that fails is asked again, after everything is written again; not for ever.
