@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Many hosts and many devices that do nothing must cost next to nothing.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tests_support::holdfast::{Config, Device, Node};
@@ -40,6 +41,8 @@ fn a_thousand_idle_hosts_cost_little_memory() {
 fn many_devices_start_fast_and_idle_quietly() {
     const DEVICES: usize = 256;
     const PATHS: usize = 4;
+    /// Of all threads, in a second.
+    const WAKEUPS_MAX: u64 = 250;
     let dir = TestDir::new();
     let image = dir.patterned_image("image", MIB, 1);
     let ip = loopback();
@@ -68,24 +71,28 @@ fn many_devices_start_fast_and_idle_quietly() {
     println!("{DEVICES} devices of {PATHS} paths: up after {} ms", took.as_millis());
     assert!(took < Duration::from_secs(5), "start took {} ms", took.as_millis());
 
-    // Start includes what follows it at leisure, such as identity samples.
-    wait::until("nothing more to happen", || {
-        let before = node.last_event();
-        wait::pass(Duration::from_secs(1));
-        (node.last_event() == before).then_some(())
+    // Start includes what follows it at leisure: every device reads its identity samples and records them.
+    wait::until("every device to have its samples", || {
+        let told = node.events_after(0).into_iter().filter(|event| event.name == "samples");
+        let devices: BTreeSet<String> =
+            told.map(|event| event.json.get("device").text().to_owned()).collect();
+        (devices.len() == DEVICES).then_some(())
     });
-    // Idle: nobody asks anything, not even for status. A busy neighbour on the machine makes
-    // the same work cost more, so the quietest of a few windows counts. One holds a full round of probes (10 s).
+    // Idle: nobody asks anything, not even for status, for a full round of probes. How often it wakes is the same on
+    // every machine: a device for its canaries (26 a second), for their replies and their deadline, and a reactor to
+    // look around. What that costs is not, so its bound is wide; the promised 2 % are measured in docs/benchmarks.md.
     let window = Duration::from_secs(10);
-    let least = (0..3)
-        .map(|_| {
-            let before = node.process().cpu_time();
-            wait::pass(window);
-            let used = node.process().cpu_time().saturating_sub(before);
-            used.as_secs_f64() / window.as_secs_f64() * 100.0
-        })
-        .inspect(|percent| println!("idle: {percent:.2} % of a core"))
-        .find(|percent| *percent < 2.0);
-    assert!(least.is_some(), "never idles below 2 % of a core");
+    let (woken, cpu) = (node.process().wakeups(), node.process().cpu_time());
+    wait::pass(window);
+    let since = |(thread, count): (u32, u64)| count - woken.get(&thread).unwrap_or(&0);
+    let woken: u64 = node.process().wakeups().into_iter().map(since).sum();
+    let cpu = node.process().cpu_time().saturating_sub(cpu).as_secs_f64() / window.as_secs_f64();
+    println!(
+        "idle: {:.1} wake-ups a second, {:.2} % of a core",
+        woken as f64 / window.as_secs_f64(),
+        cpu * 100.0
+    );
+    assert!(woken <= WAKEUPS_MAX * window.as_secs(), "woken {woken} times in {window:?}");
+    assert!(cpu < 0.10, "{cpu}");
     println!("memory: {} MiB", node.process().resident_bytes() / MIB);
 }

@@ -5,6 +5,7 @@
 //! directory, and is killed by its id on drop. `setpriv --pdeathsig` covers what drop
 //! cannot: a test that the runner killed for running too long.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -244,6 +245,19 @@ impl Process {
         // Fields 14 and 15 of proc(5), in ticks of 1/100 s; the first here is field 3.
         let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("a number")).sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// How often each of its threads, by number, has waited and been woken.
+    pub fn wakeups(&self) -> BTreeMap<u32, u64> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        let waits = |task: std::fs::DirEntry| {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            let number = task.file_name().to_str()?.parse().ok()?;
+            Some((number, line.trim().parse().ok()?))
+        };
+        tasks.flatten().filter_map(waits).collect()
     }
 
     /// Open descriptors.

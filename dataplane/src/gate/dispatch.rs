@@ -125,7 +125,9 @@ impl Reactor {
     pub(crate) fn gate_sweep(&mut self) {
         let now = self.clock.now();
         let mut silent = Vec::new();
-        for key in self.devices.keys() {
+        let guarded: Vec<Key> =
+            self.devices.iter().filter(|(_, device)| device.guard.is_some()).map(|(key, _)| key).collect();
+        for key in guarded {
             self.gate_judge(key);
             let Some(device) = self.devices.get(key) else { continue };
             let Some(guard) = device.guard.as_ref() else { continue };
