@@ -14,9 +14,9 @@ use std::sync::mpsc;
 
 use dataplane::DataPlane;
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports, Failback, Listener,
-    MILLISECOND, NoPath, NodeProgram, PathProgram, Portal, Program, SECOND, SelectorKind, SocketAddress,
-    Target, Unproven, Writers,
+    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports, Failback, Groups,
+    Listener, MILLISECOND, NoPath, NodeProgram, PathProgram, Portal, Program, SECOND, SelectorKind,
+    SocketAddress, Target, Unproven, Writers,
 };
 
 fn target(text: &str) -> Target {
@@ -41,6 +41,7 @@ fn path(index: usize, text: &str) -> PathProgram {
         uri: text.into(),
         target: target(text),
         priority: 50,
+        access_state: None,
         weight: 1,
         lanes: 1,
         in_flight: 128,
@@ -54,6 +55,7 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
     DeviceProgram {
         name: "vol0".into(),
         access: AccessPolicy::ActiveActive,
+        groups: Groups::Priority,
         selector: SelectorKind::Latency,
         writers: Writers::One,
         coherent: Coherence::Declared,
@@ -74,6 +76,7 @@ fn device(paths: Vec<PathProgram>) -> DeviceProgram {
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths,
     }

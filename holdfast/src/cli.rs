@@ -82,8 +82,9 @@ pub(crate) struct GateArgs {
     ///
     /// FILE is a file, a block device, `memory:`, or the URI of an NBD server on this host
     /// (nbd://HOST:PORT/EXPORT, nbd+unix:///EXPORT?socket=PATH).
-    /// With a size, a file that does not exist is created. May be repeated.
-    #[arg(long, value_name = "NAME=FILE[,size=SIZE][,readonly]", required = true)]
+    /// With a size, a file that does not exist is created. STATE is what nodes are told of the way to it: optimized,
+    /// non-optimized or standby; they prefer optimized paths. May be repeated.
+    #[arg(long, value_name = "NAME=FILE[,size=SIZE][,readonly][,access=STATE]", required = true)]
     pub(crate) export: Vec<ExportArgument>,
     /// Where to listen: IP:PORT or unix:PATH; may be repeated [default: 127.0.0.1:10809]
     #[arg(long, value_name = "ADDRESS")]

@@ -12,8 +12,8 @@ use std::str::FromStr;
 use controlplane::config::{Environment, parse_listen, parse_size};
 use nbd::uri::Uri;
 use program::{
-    CacheLife, DeviceProgram, Exports, FenceProgram, Listener, NoPath, Program, RegisterPlace, SECOND,
-    SocketAddress, Target, Unproven, Writers,
+    AccessState, CacheLife, DeviceProgram, Exports, FenceProgram, Listener, NoPath, Program, RegisterPlace,
+    SECOND, SocketAddress, Target, Unproven, Writers,
 };
 
 use crate::cli::{GateArgs, GateCommand, GateUnproven, GateWriters, ResetEpochArgs};
@@ -23,13 +23,14 @@ use crate::run::{Plan, run};
 use crate::serve::gate_key;
 use crate::template;
 
-/// `NAME=FILE[,size=SIZE][,readonly]`.
+/// `NAME=FILE[,size=SIZE][,readonly][,access=STATE]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExportArgument {
     name: String,
     storage: Storage,
     size_bytes: Option<u64>,
     read_only: bool,
+    access: Option<AccessState>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ impl FromStr for ExportArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once('=').ok_or("it must be NAME=FILE[,size=SIZE][,readonly]")?;
+        let (name, rest) =
+            text.split_once('=').ok_or("it must be NAME=FILE[,size=SIZE][,readonly][,access=STATE]")?;
         if name.is_empty() || name.len() > controlplane::limits::EXPORT_NAME_BYTES_MAX {
             return Err("the export name must have 1 to 4096 bytes".to_owned());
         }
@@ -54,12 +56,13 @@ impl FromStr for ExportArgument {
             return Err("the export name contains a control character".to_owned());
         }
         // Options are taken from the end, so that a file name may contain commas.
-        let (mut file, mut size_bytes, mut read_only) = (rest, None, false);
+        let (mut file, mut size_bytes, mut read_only, mut access) = (rest, None, false, None);
         while let Some((head, option)) = file.rsplit_once(',') {
-            match option.strip_prefix("size=") {
-                Some(size) if size_bytes.is_none() => {
+            match option.split_once('=') {
+                Some(("size", size)) if size_bytes.is_none() => {
                     size_bytes = Some(parse_size(size).map_err(|why| format!("size \"{size}\": {why}"))?);
                 }
+                Some(("access", word)) if access.is_none() => access = Some(access_state(word)?),
                 None if option == "readonly" && !read_only => read_only = true,
                 _ => break,
             }
@@ -82,8 +85,14 @@ impl FromStr for ExportArgument {
         if size_bytes == Some(0) {
             return Err("the size must not be 0".to_owned());
         }
-        Ok(Self { name: name.to_owned(), storage, size_bytes, read_only })
+        Ok(Self { name: name.to_owned(), storage, size_bytes, read_only, access })
     }
+}
+
+fn access_state(word: &str) -> Result<AccessState, String> {
+    AccessState::from_word(word).ok_or_else(|| {
+        format!("access \"{}\" is none of optimized, non-optimized, standby", word.escape_debug())
+    })
 }
 
 /// Runs a gate until it is told to stop.
@@ -158,6 +167,7 @@ fn device(export: &ExportArgument, arguments: &GateArgs) -> Result<DeviceProgram
     // One path proves nothing by sampling.
     device.identity = Some(export.name.clone());
     device.paths[0].read_only = export.read_only;
+    device.told_access = export.access;
     if !export.read_only {
         device.fence = Some(fence(export, arguments)?);
     }
@@ -292,12 +302,18 @@ mod tests {
                 storage: Storage::File(file.into()),
                 size_bytes,
                 read_only,
+                access: None,
             })
         };
         assert_eq!(parse("vol0=/dev/sdb"), file("vol0", "/dev/sdb", None, false));
         assert_eq!(parse("vol0=/a=b,c.img"), file("vol0", "/a=b,c.img", None, false));
         assert_eq!(parse("vol0=x.img,size=10GiB,readonly"), file("vol0", "x.img", Some(10 << 30), true));
         assert_eq!(parse("vol0=x,readonly,size=1"), file("vol0", "x", Some(1), true));
+        let standby = parse("vol0=x,access=standby,readonly").expect("any order");
+        assert_eq!((standby.access, standby.read_only), (Some(AccessState::Standby), true));
+        assert!(
+            parse("vol0=x,access=best").is_err_and(|why| why.contains("none of optimized, non-optimized"))
+        );
         assert_eq!(parse("m=memory:,size=1GiB").map(|export| export.storage), Ok(Storage::Memory));
         for wrong in
             ["vol0", "=x", "vol0=", "m=memory:", "m=memory:,size=1MB", "v=x,size=0", "v=,readonly", "a\nb=x"]
@@ -324,7 +340,10 @@ mod tests {
             drain: crate::cli::DrainArgs { drain: 10 },
         };
         let program =
-            program(&arguments(&["a=memory:,size=1MiB", "b=/nowhere/x,size=1MiB"], &[])).expect("a program");
+            program(&arguments(&["a=memory:,size=1MiB", "b=/nowhere/x,size=1MiB,access=non-optimized"], &[]))
+                .expect("a program");
+        let told: Vec<_> = program.devices.iter().map(|device| device.told_access).collect();
+        assert_eq!(told, [None, Some(AccessState::NonOptimized)]);
         assert_eq!(program.node.reactors, 2);
         assert_eq!(shown_address(&program.listeners[0].address), "127.0.0.1:10809");
         assert_eq!(program.devices[0].paths[0].target, Target::Memory { size_bytes: 1 << 20 });

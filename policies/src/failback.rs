@@ -14,6 +14,7 @@
 //! active-passive each switch costs a drain.
 
 use crate::Nanos;
+use crate::group::Rank;
 
 /// When a better group takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +47,14 @@ impl Failback {
         self.when = when;
     }
 
-    /// The priority to use from `now` on; `None` when nothing is usable.
+    /// The rank of the group to use from `now` on; `None` when nothing is usable.
     ///
-    /// `current` is the priority in use, if any. `usable` has an entry for each usable path:
-    /// its priority and since when it is usable. Spends a [`Failback::force`].
-    pub fn choose(&mut self, now: Nanos, current: Option<u32>, usable: &[(u32, Nanos)]) -> Option<u32> {
+    /// `current` is that of the group in use, if any. `usable` has an entry for each usable path:
+    /// its rank and since when it is usable with it. Spends a [`Failback::force`].
+    pub fn choose(&mut self, now: Nanos, current: Option<Rank>, usable: &[(Rank, Nanos)]) -> Option<Rank> {
         let forced = core::mem::take(&mut self.forced);
         self.deadline = None;
-        let best = usable.iter().map(|&(priority, _)| priority).max()?;
+        let best = usable.iter().map(|&(rank, _)| rank).max()?;
         let Some(current) = current.filter(|&current| usable.iter().any(|path| path.0 == current)) else {
             return Some(best);
         };
@@ -66,13 +67,13 @@ impl Failback {
         let is_due = |since: Nanos| since.saturating_add(delay) <= now;
         let chosen = usable
             .iter()
-            .filter(|&&(priority, since)| priority > current && is_due(since))
-            .map(|&(priority, _)| priority)
+            .filter(|&&(rank, since)| rank > current && is_due(since))
+            .map(|&(rank, _)| rank)
             .max()
             .unwrap_or(current);
         self.deadline = usable
             .iter()
-            .filter(|&&(priority, _)| priority > chosen)
+            .filter(|&&(rank, _)| rank > chosen)
             .map(|&(_, since)| since.saturating_add(delay))
             .min();
         assert!(self.deadline.is_none_or(|deadline| deadline > now), "a due group was passed over");

@@ -100,6 +100,23 @@ pub const HEDGE_WINS_SUSPECT: u32 = 3;
 /// of load, looks the same for less.
 pub const HEDGE_SUSPECT_AFTER: Nanos = 50 * MILLISECOND;
 
+// Groups by distance.
+
+/// A path of a device with `groups = "latency"` is measured again after this long, like an idle one.
+pub const DISTANCE_INTERVAL: Nanos = CANARY_IDLE;
+/// Until it is known, after this long.
+pub const DISTANCE_INTERVAL_FIRST: Nanos = CANARY_INTERVAL;
+/// Reads it takes to know a path.
+pub const DISTANCE_READS_MIN: u32 = 3;
+/// The shortest of one to two such windows counts: what load adds is gone in some moment of them.
+pub const DISTANCE_WINDOW: Nanos = 10 * MINUTE;
+/// Beyond this many times the nearest one's a path is a step further away.
+pub const DISTANCE_APART: u64 = 4;
+/// A path that is further away comes up within this many times.
+pub const DISTANCE_TOGETHER: u64 = 2;
+/// A difference below this tells no distance: a thread that is woken late makes as much.
+pub const DISTANCE_MARGIN: Nanos = 500 * MICROSECOND;
+
 // Fail-slow paths.
 
 /// Paths are compared over windows of this length.
@@ -298,6 +315,8 @@ const _: () = {
     assert!(HEDGE_BUDGET_PPM <= FULL_SHARE_PPM / 20, "more than 5 % extra reads is load, not insurance");
     assert!(HEDGE_FLOOR <= HEDGE_COLD && HEDGE_COLD < READ_DEADLINE, "a hedge comes before a move");
     assert!(HEDGE_SAMPLES_MIN < HISTOGRAM_SAMPLES_MAX && HEDGE_WINS_SUSPECT > 0);
+    assert!(1 < DISTANCE_TOGETHER && DISTANCE_TOGETHER < DISTANCE_APART && DISTANCE_READS_MIN > 0);
+    assert!(DISTANCE_INTERVAL_FIRST <= DISTANCE_INTERVAL && DISTANCE_INTERVAL * 8 <= DISTANCE_WINDOW);
     assert!(SLOW_WINDOWS_SLOW <= SLOW_WINDOWS && SLOW_WINDOWS <= u16::BITS, "windows are bits of a word");
     assert!(SLOW_WINDOW * SLOW_WINDOWS as Nanos <= SLOW_CLEAN, "a path returns with its history behind it");
     assert!(SLOW_FACTOR > 1 && SLOW_BUCKETS.is_multiple_of(4));

@@ -92,6 +92,8 @@ pub enum DecisionPoint {
     Compared {
         /// As given to [`SlowPaths::poll`].
         in_good_standing: Vec<bool>,
+        /// Likewise.
+        groups: Vec<u32>,
     },
     /// A read was old enough to be looked at.
     Late {
@@ -237,7 +239,9 @@ impl Shadow {
                 self.slow.record(now, path, false, 0, service_ns);
                 Would::Same
             }
-            DecisionPoint::Compared { ref in_good_standing } => self.compare(now, in_good_standing),
+            DecisionPoint::Compared { ref in_good_standing, ref groups } => {
+                self.compare(now, in_good_standing, groups)
+            }
             DecisionPoint::Late { ref read, hedged } => self.late(read, hedged),
             DecisionPoint::Failed { path } => {
                 let held = self.limits[path].on_failure(now);
@@ -295,8 +299,8 @@ impl Shadow {
         }
     }
 
-    fn compare(&mut self, now: Nanos, in_good_standing: &[bool]) -> Would {
-        let Some(change) = self.slow.poll(now, in_good_standing) else { return Would::Same };
+    fn compare(&mut self, now: Nanos, in_good_standing: &[bool], groups: &[u32]) -> Would {
+        let Some(change) = self.slow.poll(now, in_good_standing, groups) else { return Would::Same };
         self.tally.demotions += u64::from(matches!(change, SlowChange::Demoted { .. }));
         Would::Slow(change)
     }

@@ -9,7 +9,8 @@
 //! **A window** lasts 5 s. Reads and writes apart, by size class, each path has the median of
 //! what it answered. Where a path and a sibling have the same class, it is compared with the
 //! lower median of its siblings; if it carried more than that sibling, it may be slower by as
-//! much. The window is slow if more than half of the requests so compared are in classes
+//! much. Siblings are the paths of its own group and of lesser ones: that the far site is slower than the
+//! near one is why it is the lesser ([`crate::group`]). The window is slow if more than half of the requests so compared are in classes
 //! above 3 times. A window without anything to compare says nothing, and after 300 s without
 //! one that does, the earlier ones are forgotten.
 //!
@@ -179,15 +180,17 @@ impl SlowPaths {
     }
 
     /// The next decision, if one is due; call until it is `None`. `in_good_standing` has an entry
-    /// for each path: usable, and neither suspect, held out, on probation nor marginal.
+    /// for each path: usable, and neither suspect, held out, on probation nor marginal. So has `groups`: 0 for the
+    /// best group, 1 for the next, and so on.
     ///
     /// # Panics
     ///
-    /// If the slice has another length than there are paths.
-    pub fn poll(&mut self, now: Nanos, in_good_standing: &[bool]) -> Option<SlowChange> {
+    /// If a slice has another length than there are paths.
+    pub fn poll(&mut self, now: Nanos, in_good_standing: &[bool], groups: &[u32]) -> Option<SlowChange> {
         assert_eq!(in_good_standing.len(), self.paths.len(), "an entry for each path");
+        assert_eq!(groups.len(), self.paths.len(), "an entry for each path");
         if self.window_end.is_some_and(|end| end <= now) {
-            self.close_window(now);
+            self.close_window(now, groups);
             self.window_end = None;
             self.cursor = 0;
             if let Some(change) = self.storage_change(now) {
@@ -243,7 +246,7 @@ impl SlowPaths {
         }
     }
 
-    fn close_window(&mut self, now: Nanos) {
+    fn close_window(&mut self, now: Nanos, groups: &[u32]) {
         for path in &mut self.paths {
             path.medians = core::array::from_fn(|class| median(&path.counts[class]));
             path.counts = [[0; SLOW_BUCKETS]; CLASSES];
@@ -251,17 +254,17 @@ impl SlowPaths {
         let medians: [Median; CLASSES] = core::array::from_fn(|class| self.lower_median(class, |_| true));
         self.judge_storage(now, &medians);
         for path in 0..self.paths.len() {
-            self.judge(now, path);
+            self.judge(now, path, groups);
         }
     }
 
     /// Compares one path with its siblings.
-    fn judge(&mut self, now: Nanos, path: usize) {
+    fn judge(&mut self, now: Nanos, path: usize, groups: &[u32]) {
         let (mut compared, mut slow) = (0_u32, 0_u32);
         let mut worst = SlowSeen::default();
         for class in 0..CLASSES {
             let own = self.paths[path].medians[class];
-            let siblings = self.lower_median(class, |other| other != path);
+            let siblings = self.lower_median(class, |other| other != path && groups[other] >= groups[path]);
             if own.count == 0 || siblings.count == 0 {
                 continue;
             }

@@ -201,7 +201,7 @@ fn complaint_12_a_slow_path_is_demoted_and_the_last_one_kept() {
                 slow.record(window * 5 * SECOND, 0, false, 4_096, MILLISECOND);
                 slow.record(window * 5 * SECOND, 1, false, 4_096, 8 * SECOND);
             }
-            while slow.poll((window + 1) * 5 * SECOND, &[others, true]).is_some() {}
+            while slow.poll((window + 1) * 5 * SECOND, &[others, true], &[0; 2]).is_some() {}
         }
         assert_eq!(slow.is_demoted(1), demoted);
         let standing = standing(Held { slow: slow.is_demoted(1), ..Held::default() });

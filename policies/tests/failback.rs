@@ -5,10 +5,20 @@ mod support;
 
 use policies::Failback;
 use policies::failback::When;
+use policies::group::Rank;
 use support::{Draws, SECOND, sequences};
 
 const NOW: u64 = 100 * SECOND;
 const DELAY: u64 = 60 * SECOND;
+
+fn ranked(usable: &[(u32, u64)]) -> Vec<(Rank, u64)> {
+    usable.iter().map(|&(priority, since)| (Rank::of(priority), since)).collect()
+}
+
+/// Groups told apart by priority alone; how a rank is made up is for `group`.
+fn choose(failback: &mut Failback, now: u64, current: Option<u32>, usable: &[(u32, u64)]) -> Option<u32> {
+    failback.choose(now, current.map(Rank::of), &ranked(usable)).map(|rank| rank.priority)
+}
 
 /// The rule of the page, one sentence per branch.
 fn naive(now: u64, when: When, forced: bool, current: Option<u32>, usable: &[(u32, u64)]) -> Option<u32> {
@@ -52,7 +62,7 @@ fn all_combinations_of_up_to_four_paths() {
                             failback.force();
                         }
                         assert_eq!(
-                            failback.choose(NOW, current, &usable),
+                            choose(&mut failback, NOW, current, &usable),
                             naive(NOW, when, forced, current, &usable),
                             "{when:?} forced={forced} current={current:?} {usable:?}"
                         );
@@ -72,15 +82,15 @@ fn the_deadline_is_the_first_moment_the_answer_changes() {
             (0..=draws.below(4)).map(|_| (draws.pick(&[10, 20, 30]), draws.below(100) * SECOND)).collect();
         let current = Some(draws.pick(&[10, 20, 30]));
         let mut failback = Failback::new(When::After(DELAY));
-        let chosen = failback.choose(NOW, current, &usable);
+        let chosen = choose(&mut failback, NOW, current, &usable);
         let Some(deadline) = failback.next_deadline() else {
             assert_eq!(chosen, usable.iter().map(|path| path.0).max(), "waits without a deadline");
             continue;
         };
         changes += 1;
         assert!(deadline > NOW);
-        assert_eq!(failback.choose(deadline - 1, chosen, &usable), chosen, "too late: {usable:?}");
-        assert!(failback.choose(deadline, chosen, &usable) > chosen, "too early: {usable:?}");
+        assert_eq!(choose(&mut failback, deadline - 1, chosen, &usable), chosen, "too late: {usable:?}");
+        assert!(choose(&mut failback, deadline, chosen, &usable) > chosen, "too early: {usable:?}");
     }
     assert!(changes > 1_000, "the draws must reach the case under test");
 }
@@ -89,7 +99,7 @@ fn the_deadline_is_the_first_moment_the_answer_changes() {
 fn a_late_question_does_not_lengthen_the_wait() {
     // Usable at 10 s, first asked at 65 s: due at 70 s, not at 125 s.
     let mut failback = Failback::new(When::After(DELAY));
-    assert_eq!(failback.choose(65 * SECOND, Some(10), &[(10, 0), (50, 10 * SECOND)]), Some(10));
+    assert_eq!(choose(&mut failback, 65 * SECOND, Some(10), &[(10, 0), (50, 10 * SECOND)]), Some(10));
     assert_eq!(failback.next_deadline(), Some(70 * SECOND));
 }
 
@@ -100,9 +110,9 @@ fn a_flap_starts_the_wait_anew() {
     for flap in 1..20 {
         // The better path comes back each 50 s and is gone again before 60 s are over.
         let back = flap * 50 * SECOND;
-        used = failback.choose(back, used, &[(10, 0), (50, back)]);
-        used = failback.choose(back + 49 * SECOND, used, &[(10, 0), (50, back)]);
-        used = failback.choose(back + 49 * SECOND, used, &[(10, 0)]);
+        used = choose(&mut failback, back, used, &[(10, 0), (50, back)]);
+        used = choose(&mut failback, back + 49 * SECOND, used, &[(10, 0), (50, back)]);
+        used = choose(&mut failback, back + 49 * SECOND, used, &[(10, 0)]);
         assert_eq!(used, Some(10));
     }
 }
@@ -112,17 +122,17 @@ fn an_order_is_spent_at_once() {
     // "Fail back now" with nothing to fail back to must not fire an hour later.
     let mut failback = Failback::new(When::Manual);
     failback.force();
-    assert_eq!(failback.choose(NOW, Some(10), &[(10, 0)]), Some(10));
-    assert_eq!(failback.choose(NOW, Some(10), &[(10, 0), (50, 0)]), Some(10));
+    assert_eq!(choose(&mut failback, NOW, Some(10), &[(10, 0)]), Some(10));
+    assert_eq!(choose(&mut failback, NOW, Some(10), &[(10, 0), (50, 0)]), Some(10));
     failback.force();
-    assert_eq!(failback.choose(NOW, Some(10), &[(10, 0), (50, NOW)]), Some(50));
+    assert_eq!(choose(&mut failback, NOW, Some(10), &[(10, 0), (50, NOW)]), Some(50));
 }
 
 #[test]
 fn a_delay_without_end_waits_for_ever() {
     let mut failback = Failback::new(When::After(u64::MAX));
-    assert_eq!(failback.choose(NOW, Some(10), &[(10, 0), (50, 1)]), Some(10));
+    assert_eq!(choose(&mut failback, NOW, Some(10), &[(10, 0), (50, 1)]), Some(10));
     failback.set_when(When::Immediate);
-    assert_eq!(failback.choose(NOW, Some(10), &[(10, 0), (50, 1)]), Some(50));
+    assert_eq!(choose(&mut failback, NOW, Some(10), &[(10, 0), (50, 1)]), Some(50));
     assert_eq!(failback.next_deadline(), None);
 }

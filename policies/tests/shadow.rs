@@ -61,7 +61,9 @@ fn run(kind: Kind, delay_ns: u64, time: u64, shadow: &mut Shadow, seed: u64) -> 
         differences.push(
             shadow.on(now, &DecisionPoint::Answered { path, write: false, len_bytes: LEN, service_ns }),
         );
-        differences.push(shadow.on(now, &DecisionPoint::Compared { in_good_standing: vec![true, true] }));
+        differences.push(
+            shadow.on(now, &DecisionPoint::Compared { in_good_standing: vec![true; 2], groups: vec![0; 2] }),
+        );
         to_send = 1;
     }
     differences.retain(|would| *would != Would::Same);

@@ -13,15 +13,25 @@ type Shown = Option<(u32, u64)>;
 
 /// Plays one window of 4 KiB reads and returns all changes at its end.
 fn window(slow: &mut SlowPaths, number: u64, shown: &[Shown], standing: &[bool]) -> Vec<SlowChange> {
+    window_of_groups(slow, number, shown, standing, &vec![0; standing.len()])
+}
+
+fn window_of_groups(
+    slow: &mut SlowPaths,
+    number: u64,
+    shown: &[Shown],
+    standing: &[bool],
+    groups: &[u32],
+) -> Vec<SlowChange> {
     let start = number * WINDOW;
     for (path, shown) in shown.iter().enumerate() {
         for _ in 0..shown.map_or(0, |shown| shown.0) {
             slow.record(start, path, false, 4_096, shown.expect("counted").1);
         }
     }
-    assert!(slow.poll(start + WINDOW - 1, standing).is_none(), "not before the window ends");
+    assert!(slow.poll(start + WINDOW - 1, standing, groups).is_none(), "not before the window ends");
     let mut changes = Vec::new();
-    while let Some(change) = slow.poll(start + WINDOW, standing) {
+    while let Some(change) = slow.poll(start + WINDOW, standing, groups) {
         changes.push(change);
         slow.check_invariants();
     }
@@ -102,6 +112,32 @@ fn more_load_excuses() {
     assert!(matches!(changes[..], [SlowChange::Demoted { path: 1, .. }]), "{changes:?}");
 }
 
+/// The far site is slower than the near one: that is why it is in a lesser group. The other way round it tells.
+#[test]
+fn a_better_group_is_no_sibling_of_a_lesser_one() {
+    for (groups, slow_in_its_group) in [([0, 1], false), ([1, 0], true), ([0, 0], true), ([7, 7], true)] {
+        let mut slow = SlowPaths::new(2);
+        let shown = [Some((20, MS)), Some((20, 50 * MS))];
+        let changes: Vec<SlowChange> = (0..30)
+            .flat_map(|number| window_of_groups(&mut slow, number, &shown, &[true; 2], &groups))
+            .collect();
+        let told = changes.iter().any(|change| matches!(change, SlowChange::Demoted { path: 1, .. }));
+        assert_eq!(
+            (told, slow.is_demoted(1)),
+            (slow_in_its_group, slow_in_its_group),
+            "{groups:?} {changes:?}"
+        );
+        assert!(!slow.is_demoted(0));
+    }
+    // Two of the lesser group are each other's siblings.
+    let mut slow = SlowPaths::new(3);
+    let shown = [Some((20, MS)), Some((20, 10 * MS)), Some((20, 50 * MS))];
+    for number in 0..30 {
+        window_of_groups(&mut slow, number, &shown, &[true; 3], &[0, 1, 1]);
+    }
+    assert!(!slow.is_demoted(1) && slow.is_demoted(2));
+}
+
 /// Sizes and directions are compared with their like: a path of large writes is not slow.
 #[test]
 fn another_size_is_no_sibling() {
@@ -111,7 +147,7 @@ fn another_size_is_no_sibling() {
             slow.record(number * WINDOW, 0, false, 4_096, MS / 10);
             slow.record(number * WINDOW, 1, true, 1 << 20, 40 * MS);
         }
-        assert_eq!(slow.poll((number + 1) * WINDOW, &[true; 2]), None);
+        assert_eq!(slow.poll((number + 1) * WINDOW, &[true; 2], &[0; 2]), None);
     }
     assert_eq!(slow.seen(1).windows_slow, 0);
 }
@@ -125,7 +161,7 @@ fn a_few_long_requests_are_not_a_slow_path() {
             slow.record(number * WINDOW, 0, false, 4_096, MS);
             slow.record(number * WINDOW, 1, false, 4_096, if n < 5 { 2 * SECOND } else { MS });
         }
-        assert_eq!(slow.poll((number + 1) * WINDOW, &[true; 2]), None);
+        assert_eq!(slow.poll((number + 1) * WINDOW, &[true; 2], &[0; 2]), None);
     }
 }
 
@@ -238,7 +274,7 @@ fn an_idle_device_has_no_timer() {
     assert_eq!(slow.next_deadline(), None);
     slow.record(7, 0, false, 4_096, MS);
     assert_eq!(slow.next_deadline(), Some(7 + WINDOW));
-    assert_eq!(slow.poll(7 + WINDOW, &[true; 2]), None);
+    assert_eq!(slow.poll(7 + WINDOW, &[true; 2], &[0; 2]), None);
     assert_eq!(slow.next_deadline(), None);
 }
 

@@ -118,7 +118,7 @@ impl World {
             let Some(Reverse((at, event))) = self.events.pop() else { unreachable!("it was just seen") };
             self.now = at;
             let standing = vec![true; self.paths.len()];
-            while let Some(change) = self.slow.poll(at, &standing) {
+            while let Some(change) = self.slow.poll(at, &standing, &vec![0; standing.len()]) {
                 self.changes.push((at, change));
             }
             self.on(event);

@@ -4,6 +4,7 @@
 mod support;
 
 use policies::failback::When;
+use policies::group::Rank;
 use policies::standing::{Held, Standing, in_use, standing};
 use policies::{Failback, limits};
 use support::sequences;
@@ -59,11 +60,11 @@ fn a_device_with_a_connected_path_has_a_path_in_use() {
 #[test]
 fn standing_goes_before_group_and_returns_by_failback() {
     let mut failback = Failback::new(When::After(limits::FAILBACK_AFTER));
-    let mut choose = |now, current, paths: &[(u32, Standing, u64)]| {
+    let mut choose = |now, current: Option<u32>, paths: &[(u32, Standing, u64)]| {
         let best = in_use(paths.iter().map(|path| path.1)).expect("all are connected");
-        let usable: Vec<(u32, u64)> =
-            paths.iter().filter(|path| path.1 == best).map(|path| (path.0, path.2)).collect();
-        failback.choose(now, current, &usable)
+        let usable: Vec<(Rank, u64)> =
+            paths.iter().filter(|path| path.1 == best).map(|path| (Rank::of(path.0), path.2)).collect();
+        failback.choose(now, current.map(Rank::of), &usable).map(|rank| rank.priority)
     };
     let now = 1_000 * limits::SECOND;
     assert_eq!(choose(now, Some(50), &[(50, Standing::Good, 0), (10, Standing::Good, 0)]), Some(50));

@@ -200,6 +200,12 @@ pub struct PathDocument {
     pub access: String,
     /// Configured priority.
     pub priority: u32,
+    /// Its group, 1 for the best one.
+    pub group: u32,
+    /// `optimized`, `non-optimized` or `standby`: what its storage says, or what is configured instead.
+    pub access_state: String,
+    /// Shortest time of a read of one block in ten minutes, with `groups = "latency"`; 0 while unknown.
+    pub distance_us: u64,
     /// Requests in flight.
     pub inflight: u64,
     /// Reads completed.
@@ -321,6 +327,9 @@ impl PathDocument {
             state: status.state.as_str().to_owned(),
             access: status.access.as_str().to_owned(),
             priority: status.priority,
+            group: status.group,
+            access_state: status.access_state.as_str().to_owned(),
+            distance_us: status.distance_us,
             inflight: status.in_flight,
             reads: status.reads,
             writes: status.writes,

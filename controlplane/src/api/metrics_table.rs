@@ -181,6 +181,12 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("holdfast_path_state", "1 for the state the path is in", Value::PathState),
     gauge("holdfast_path_priority", "Configured priority", Value::Path(|p| f64::from(p.priority))),
+    gauge("holdfast_path_group", "Its group, 1 for the best one", Value::Path(|p| f64::from(p.group))),
+    gauge(
+        "holdfast_path_distance_seconds",
+        "Shortest read of one block in ten minutes, with groups by latency",
+        Value::Path(|p| p.distance_us as f64 / 1e6),
+    ),
     gauge("holdfast_path_inflight_requests", "Requests in flight", Value::Path(|p| p.in_flight as f64)),
     gauge("holdfast_path_lanes", "Connections in use", Value::Path(|p| f64::from(p.lanes_up))),
     gauge(

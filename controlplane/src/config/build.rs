@@ -5,9 +5,9 @@
 //! field is one look-up.
 
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports, Failback,
-    HostSessions, Listener, NoPath, NodeProgram, PathProgram, Portal, REACTOR_MEMORY_BYTES_MIN, SelectorKind,
-    Target, Unproven, Writers,
+    AccessPolicy, AccessState, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Exports,
+    Failback, Groups, HostSessions, Listener, NoPath, NodeProgram, PathProgram, Portal,
+    REACTOR_MEMORY_BYTES_MIN, SelectorKind, Target, Unproven, Writers,
 };
 
 use super::effective::Settings;
@@ -55,6 +55,10 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
             "active-passive" => AccessPolicy::ActivePassive,
             _ => AccessPolicy::ActiveActive,
         },
+        groups: match settings.word("groups") {
+            "latency" => Groups::Latency,
+            _ => Groups::Priority,
+        },
         selector: match settings.word("selector") {
             "round-robin" => SelectorKind::RoundRobin,
             "queue-depth" => SelectorKind::QueueDepth,
@@ -94,6 +98,7 @@ pub(crate) fn device(settings: &Settings, paths: &[Settings]) -> Option<DevicePr
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths: paths.iter().map(path).collect::<Option<Vec<_>>>()?,
     })
@@ -131,6 +136,7 @@ fn path(settings: &Settings) -> Option<PathProgram> {
         uri: uri.to_owned(),
         target: target(settings, endpoint),
         priority: number(settings, "priority"),
+        access_state: AccessState::from_word(settings.word("access_state")),
         weight: number(settings, "weight"),
         lanes: number(settings, "lanes") as u16,
         in_flight: number(settings, "in_flight"),

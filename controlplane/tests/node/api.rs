@@ -38,7 +38,7 @@ fn status_has_the_promised_fields() {
         device["paths"][0],
         json!({
             "name": "a", "uri": "nbd://10.0.1.5/vol0", "state": "up", "access": "optimized", "priority": 50,
-            "inflight": 3, "reads": 10, "writes": 20, "bytes": 4096, "errors": 1, "p50_us": 150, "p99_us": 2500,
+            "group": 1, "access_state": "optimized", "distance_us": 0, "inflight": 3, "reads": 10, "writes": 20, "bytes": 4096, "errors": 1, "p50_us": 150, "p99_us": 2500,
             "fence": "drain", "lanes_up": 1, "zombies": 0, "reason": ""
         })
     );

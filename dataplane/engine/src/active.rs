@@ -5,7 +5,7 @@
 //! usable   = in by the operator, connected, identity proven, and of the best standing that
 //!            exists (`steering`): a path is never held back when it is the last one
 //! suspect  -> last resort: not even one of them answers now
-//! members  = active-active:  the usable paths of the chosen priority
+//! members  = active-active:  the usable paths of the chosen group (`rank`)
 //!            active-passive: one path, kept until it is not usable or a better
 //!                            group takes over by the failback rule
 //! writers  = the members that may be written; if none, those of the best group
@@ -20,7 +20,7 @@
 use alloc::vec::Vec;
 
 use nbd::TransmissionFlags;
-use policies::Standing;
+use policies::{Rank, Standing};
 use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, ReportKind};
 
 use crate::Action;
@@ -36,8 +36,8 @@ pub(crate) struct Active {
     pub(crate) members: Vec<usize>,
     /// Paths that carry writes.
     pub(crate) writers: Vec<usize>,
-    /// Priority in use.
-    pub(crate) priority: Option<u32>,
+    /// Rank of the group in use.
+    pub(crate) rank: Option<Rank>,
     /// Policy in force.
     pub(crate) policy: AccessPolicy,
     /// FUA on every write (W18).
@@ -61,7 +61,7 @@ impl Default for Active {
         Self {
             members: Vec::new(),
             writers: Vec::new(),
-            priority: None,
+            rank: None,
             policy: AccessPolicy::ActiveActive,
             write_through: false,
             best: None,
@@ -81,6 +81,7 @@ impl Engine {
             self.failback.force();
         }
         self.narrow_policy();
+        self.arrange_distances();
         let standings = self.paths.iter().filter_map(|path| path.steering.standing);
         let best = policies::standing::in_use(standings);
         self.active.best = best;
@@ -147,16 +148,14 @@ impl Engine {
     }
 
     fn choose_members(&mut self, usable: &[usize]) {
-        let ranks: Vec<(u32, Nanos)> = usable
-            .iter()
-            .map(|&path| (self.paths[path].program.priority, self.paths[path].steering.since))
-            .collect();
-        self.active.priority = self.failback.choose(self.now, self.active.priority, &ranks);
-        let group: Vec<usize> = usable
-            .iter()
-            .copied()
-            .filter(|&path| Some(self.paths[path].program.priority) == self.active.priority)
-            .collect();
+        let ranks: Vec<(Rank, Nanos)> =
+            usable.iter().map(|&path| (self.rank(path), self.ranked_since(path))).collect();
+        // The group in use is that of the paths in use: what was measured of them may have parted them.
+        let in_use = self.active.members.iter().filter(|path| usable.contains(path));
+        let current = in_use.map(|&path| self.rank(path)).max().or(self.active.rank);
+        self.active.rank = self.failback.choose(self.now, current, &ranks);
+        let group: Vec<usize> =
+            usable.iter().copied().filter(|&path| Some(self.rank(path)) == self.active.rank).collect();
         match self.active.policy {
             AccessPolicy::ActiveActive => self.share(usable, group),
             AccessPolicy::ActivePassive => self.choose_one(usable, &group),
@@ -165,20 +164,12 @@ impl Engine {
 
     fn share(&mut self, usable: &[usize], group: Vec<usize>) {
         self.active.waiting_for = None;
-        self.active.writers = group.iter().copied().filter(|&path| self.paths[path].writable()).collect();
+        let writable = |path: &&usize| self.paths[**path].writable();
+        self.active.writers = group.iter().filter(writable).copied().collect();
         if self.active.writers.is_empty() {
-            let best = usable
-                .iter()
-                .filter(|&&path| self.paths[path].writable())
-                .map(|&path| self.paths[path].program.priority)
-                .max();
-            self.active.writers = usable
-                .iter()
-                .copied()
-                .filter(|&path| {
-                    self.paths[path].writable() && Some(self.paths[path].program.priority) == best
-                })
-                .collect();
+            let best = usable.iter().filter(writable).map(|&path| self.rank(path)).max();
+            let of_best = |path: &&usize| Some(self.rank(**path)) == best;
+            self.active.writers = usable.iter().filter(writable).filter(of_best).copied().collect();
         }
         self.active.members = group;
     }
@@ -342,7 +333,7 @@ impl Engine {
                 Access::Unavailable
             } else if !carries {
                 Access::Standby
-            } else if Some(path.program.priority) == self.paths.iter().map(|p| p.program.priority).max() {
+            } else if self.group_of(index) == 0 {
                 Access::Optimized
             } else {
                 Access::NonOptimized

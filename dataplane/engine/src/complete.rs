@@ -72,6 +72,7 @@ impl Engine {
                 self.piece_reply(&answered, result, data);
             }
             Use::Canary => self.canary_reply(id, result),
+            Use::Distance { sent_at } => self.measured(id, sent_at, result),
             Use::DrainFlush => self.drain_flush_reply(id, slot.flush_mark, result),
             Use::Verify { of, generation, round, reference } => {
                 self.verify_reply(LaneId { slot: of, generation }, round, reference, result, digest);

@@ -40,7 +40,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use policies::limits::BUDGET_DELAY_BOUND;
-use policies::{Candidate, Cause, ErrorBudget, Explain, Failback, Selector, SlowPaths};
+use policies::{Candidate, Cause, Distances, ErrorBudget, Explain, Failback, Selector, SlowPaths};
 use program::{DeviceProgram, Geometry, Nanos, ReportKind, SelectorKind};
 
 use crate::active::Active;
@@ -140,6 +140,7 @@ pub struct Engine {
     pub(crate) failback: Failback,
     /// Compares the paths' service times.
     pub(crate) slow: SlowPaths,
+    pub(crate) distances: Distances,
     pub(crate) geometry: Option<Geometry>,
     pub(crate) identity: Identity,
     /// Since when no path is usable.
@@ -214,6 +215,7 @@ impl Engine {
             hedges: Hedges::new(program),
             failback: Failback::new(crate::reload::failback_when(program.failback)),
             slow: SlowPaths::new(0),
+            distances: Distances::new(0),
             geometry: program.recorded.as_ref().map(|recorded| recorded.geometry),
             identity: Identity::new(program),
             held_since: Some(now),

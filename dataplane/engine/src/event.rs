@@ -148,6 +148,8 @@ pub struct Offer {
     pub local: bool,
     /// The server is a Holdfast: it may hold a request for long and is well as long as it answers canaries (rule W19).
     pub node: bool,
+    /// What the server says of the way to it.
+    pub access: program::AccessState,
     /// The server proved to be a gate and took this lane's claim.
     pub gate: Option<GateOffer>,
 }

@@ -46,6 +46,7 @@ impl Engine {
         }
         self.open_lanes();
         self.send_canaries();
+        self.measure();
         self.send_hedges();
         if self.next_tick <= self.now {
             self.tick();
@@ -77,6 +78,7 @@ impl Engine {
             .chain(self.next_settling())
             .chain(self.next_steering())
             .chain(self.next_beside())
+            .chain(self.next_measure())
             .chain(self.next_pace())
             .chain(self.next_verify().map(|due| due.max(self.next_tick)))
             .min()

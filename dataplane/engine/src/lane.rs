@@ -114,6 +114,11 @@ pub(crate) enum Use {
         /// This read goes through the reference.
         reference: bool,
     },
+    /// A read that tells how far away the storage is (`policies::distance`).
+    Distance {
+        /// When it was sent.
+        sent_at: Nanos,
+    },
     /// FLUSH before a drained lane is closed, so that nothing acknowledged stays behind.
     DrainFlush,
     /// Reads a sample for the identity record.

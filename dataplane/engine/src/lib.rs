@@ -42,6 +42,7 @@ mod pace;
 mod partial;
 mod path;
 mod ranges;
+mod rank;
 mod reconnect;
 mod record;
 mod recover;

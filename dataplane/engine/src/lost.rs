@@ -170,7 +170,7 @@ impl Engine {
                     self.requeue(piece);
                 }
             }
-            Use::Canary | Use::DrainFlush => {}
+            Use::Canary | Use::Distance { .. } | Use::DrainFlush => {}
             Use::Verify { of, generation, round, .. } => {
                 self.verify_read_lost(LaneId { slot: of, generation }, round);
             }

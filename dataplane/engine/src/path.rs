@@ -59,6 +59,8 @@ pub(crate) struct Path {
     pub(crate) failed_before: bool,
     pub(crate) probation: Option<Probation>,
     pub(crate) canary: Canary,
+    /// When it was last read through to tell its distance.
+    pub(crate) measured_at: Option<Nanos>,
     pub(crate) latency: Latency,
     /// When it was last given a request whose time tells how fast it is: not a FLUSH.
     pub(crate) last_used: Nanos,
@@ -103,6 +105,7 @@ impl Path {
             failed_before: false,
             probation: None,
             canary,
+            measured_at: None,
             latency: Latency::new(),
             last_used: 0,
             steering: Steering::default(),

@@ -36,6 +36,7 @@ impl Engine {
         self.paths.push(Path::new(program, index, domain, canary));
         self.explain.set_paths(self.paths.len());
         self.slow.set_paths(self.paths.len());
+        self.distances.set_paths(self.paths.len());
         self.note(|engine| DecisionPoint::Paths { paths: engine.paths.len() });
     }
 

@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 
+use policies::limits::MICROSECOND;
 use program::{DeviceState, DeviceStatus, Fence, Nanos, PathState, PathStatus, SessionStatus, Unproven};
 
 use crate::engine::Engine;
@@ -52,8 +53,9 @@ impl Engine {
             paths: self
                 .paths
                 .iter()
-                .filter(|path| path.admin != Admin::Removed)
-                .map(|path| self.path_status(path))
+                .enumerate()
+                .filter(|(_, path)| path.admin != Admin::Removed)
+                .map(|(index, path)| self.path_status(index, path))
                 .collect(),
         }
     }
@@ -94,7 +96,7 @@ impl Engine {
         }
     }
 
-    fn path_status(&self, path: &Path) -> PathStatus {
+    fn path_status(&self, index: usize, path: &Path) -> PathStatus {
         let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot));
         let up = lanes.clone().filter(|lane| lane.is_up());
         PathStatus {
@@ -103,6 +105,9 @@ impl Engine {
             state: path.state,
             access: path.access,
             priority: path.program.priority,
+            group: self.group_of(index) + 1,
+            access_state: self.access_state(index),
+            distance_us: self.distance_ns(index).map_or(0, |ns| (ns / MICROSECOND).max(1)),
             in_flight: lanes.clone().map(|lane| u64::from(lane.in_flight)).sum(),
             reads: path.reads,
             writes: path.writes,

@@ -22,6 +22,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use policies::faults::{FaultClass, PathAction};
 use policies::limits::MICROSECOND;
@@ -220,9 +221,10 @@ impl Engine {
             let held = self.held_of(index).map(|held| Held { slow: false, ..held });
             held.map(standing) == Some(Standing::Good) && self.paths[index].probation.is_none()
         }));
+        let groups: Vec<u32> = (0..self.paths.len()).map(|index| self.group_of(index)).collect();
         loop {
-            self.note(|_| DecisionPoint::Compared { in_good_standing: good.clone() });
-            let Some(change) = self.slow.poll(self.now, &good) else { break };
+            self.note(|_| DecisionPoint::Compared { in_good_standing: good.clone(), groups: groups.clone() });
+            let Some(change) = self.slow.poll(self.now, &good, &groups) else { break };
             self.tell_slow(change);
         }
         self.good_standing = good;

@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{FenceProgram, Nanos, PathProgram};
+use crate::{AccessState, FenceProgram, Nanos, PathProgram};
 
 /// One virtual block device and how to keep it served.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,8 @@ pub struct DeviceProgram {
     pub name: String,
     /// Which paths carry I/O at once.
     pub access: AccessPolicy,
+    /// What parts paths of equal priority and access state into groups.
+    pub groups: Groups,
     /// How a path is chosen among the usable ones of the best group.
     pub selector: SelectorKind,
     /// Whether others write the same storage (rules W4, W5).
@@ -58,6 +60,8 @@ pub struct DeviceProgram {
     /// Fencing token claimed at gates, the same in a whole run of the process and higher in each next one;
     /// 0: gates are not asked for, and treated as plain servers.
     pub epoch: u64,
+    /// What its hosts are told of the way to this node, if they ask; a Holdfast does.
+    pub told_access: Option<AccessState>,
     /// The fence in front of this device: it is a gate's export.
     pub fence: Option<FenceProgram>,
     /// At least one path; names are unique within the device.
@@ -71,6 +75,15 @@ pub enum AccessPolicy {
     ActiveActive,
     /// Exactly one path.
     ActivePassive,
+}
+
+/// What parts paths of equal priority and access state into groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// Nothing: they are one group. Default.
+    Priority,
+    /// The measured distance of the storage behind them.
+    Latency,
 }
 
 /// How a path is chosen for a request.

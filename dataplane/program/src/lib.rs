@@ -26,12 +26,12 @@ mod status;
 pub use command::{ControlCommand, DeviceCommand, PathCommand};
 pub use decision::{Comparison, Decision, DeviceExplanation, Figure, FigureUnit, PathExplanation, Refused};
 pub use device::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry,
+    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Geometry, Groups,
     HostSessions, NoPath, Recorded, SelectorKind, Unproven, Writers,
 };
 pub use fence::{CacheLife, FenceProgram, GateKey, RegisterPlace};
 pub use node::{Exports, Listener, NodeProgram, Program, REACTOR_MEMORY_BYTES_MIN, SocketAddress};
-pub use path::{PathProgram, Portal, Target};
+pub use path::{AccessState, PathProgram, Portal, Target};
 pub use report::{Report, ReportKind};
 pub use status::{
     Access, BudgetCause, BudgetStatus, DeviceState, DeviceStatus, Fence, HedgeStatus, PathState, PathStatus,

@@ -15,6 +15,8 @@ pub struct PathProgram {
     pub target: Target,
     /// Higher wins; paths of equal priority form a group. Default 50.
     pub priority: u32,
+    /// What the storage says of this path, whatever it says itself; `None`: what it says.
+    pub access_state: Option<AccessState>,
     /// Share relative to the other paths of its group, at least 1. Default 1.
     pub weight: u32,
     /// Connections of this path. Default 1.
@@ -27,6 +29,37 @@ pub struct PathProgram {
     pub same_cache: Option<String>,
     /// Never write through this path.
     pub read_only: bool,
+}
+
+/// What a storage server says of a path to it. Among paths of equal priority the better ones form a better group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessState {
+    /// The way to go. What says nothing is this.
+    #[default]
+    Optimized,
+    /// Takes requests at a cost: through another controller, or over a longer way.
+    NonOptimized,
+    /// Takes requests only while nothing else does.
+    Standby,
+}
+
+impl AccessState {
+    /// Every state, the best first.
+    pub const ALL: [Self; 3] = [Self::Optimized, Self::NonOptimized, Self::Standby];
+
+    /// The word in the configuration, on the command line and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Optimized => "optimized",
+            Self::NonOptimized => "non-optimized",
+            Self::Standby => "standby",
+        }
+    }
+
+    /// The state of a word; `None` if it is none.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
 }
 
 /// Where a path leads.

@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{AccessPolicy, Nanos};
+use crate::{AccessPolicy, AccessState, Nanos};
 
 /// Snapshot of one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,6 +178,12 @@ pub struct PathStatus {
     pub access: Access,
     /// Configured priority.
     pub priority: u32,
+    /// Its group, 1 for the best one.
+    pub group: u32,
+    /// What the storage says of it, or what is configured instead.
+    pub access_state: AccessState,
+    /// Distance of its storage in microseconds; 0 while unknown, or where groups are not by latency.
+    pub distance_us: u64,
     /// Requests in flight.
     pub in_flight: u64,
     /// Reads completed.

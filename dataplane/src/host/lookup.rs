@@ -7,7 +7,7 @@
 //! the other is not held for each of them.
 
 use engine::{Event, SessionId};
-use nbd::gate::NODE_CONTEXT;
+use nbd::gate::{NODE_CONTEXT, access_context};
 use nbd::server::{ExportInfo, LookupError, Purpose};
 use nbd::{BlockSizes, TransmissionFlags};
 use program::{Geometry, HostSessions};
@@ -50,6 +50,9 @@ impl Reactor {
                     let mut info = export_info(&name, &geometry, alone);
                     if export.gate.is_none() {
                         info.contexts.push(NODE_CONTEXT.to_owned());
+                    }
+                    if let Some(access) = program.and_then(|device| device.told_access) {
+                        info.contexts.push(access_context(access.as_str()));
                     }
                     self.handshake_answer_plain(key, info, export.gate.as_deref(), purpose);
                 } else if shaking.waited {

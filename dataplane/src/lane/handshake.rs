@@ -3,8 +3,8 @@
 
 use engine::{LaneFault, Offer};
 use nbd::client::{ClientConfig, Handshake, HandshakeError, Negotiated, Step};
-use nbd::gate::{IDENTITY_QUERY, NODE_CONTEXT};
-use program::Target;
+use nbd::gate::{IDENTITY_QUERY, NODE_CONTEXT, access_word};
+use program::{AccessState, Target};
 
 use crate::lane::inbox::Inbox;
 use crate::lane::{Lane, Stage};
@@ -86,6 +86,7 @@ impl Reactor {
         let plain = self.lane_export(key);
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.node = listed.iter().any(|context| context == NODE_CONTEXT);
+            lane.access = access_among(listed);
         }
         match self.lane_choose(key, listed, &plain) {
             Ok(name) => {
@@ -117,10 +118,17 @@ impl Reactor {
             block_status: negotiated.base_allocation_id.is_some(),
             local: false,
             node: lane.node,
+            access: lane.access,
             gate,
         };
         self.lane_opened(key, offer);
     }
+}
+
+/// What the server says of the way to it; one that says nothing is as good as any.
+fn access_among(listed: &[String]) -> AccessState {
+    let said = listed.iter().find_map(|context| AccessState::from_word(access_word(context)?));
+    said.unwrap_or_default()
 }
 
 fn take_over(lane: &mut Lane, negotiated: &Negotiated) {

@@ -344,6 +344,7 @@ pub(crate) fn offer(size_bytes: u64, read_only: bool, block_device: bool) -> Off
         block_status: true,
         local: true,
         node: false,
+        access: program::AccessState::default(),
         gate: None,
     }
 }

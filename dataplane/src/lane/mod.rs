@@ -90,6 +90,8 @@ pub(crate) struct Lane {
     pub(crate) claim: Option<Box<LaneClaim>>,
     /// The server said that it is a Holdfast (rule W19).
     pub(crate) node: bool,
+    /// What the server says of the way to it.
+    pub(crate) access: program::AccessState,
     /// Further addresses of its name, last first.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Cleared when the lane goes: what a helper thread has not begun is not done.

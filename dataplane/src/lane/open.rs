@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use engine::{Event, LaneFault, LaneId};
 use nbd::ReplyMode;
-use program::{Portal, Target};
+use program::{AccessState, Portal, Target};
 use ring::Expect;
 use ring::file::Memory;
 
@@ -42,6 +42,7 @@ impl Reactor {
             kill,
             claim: None,
             node: false,
+            access: AccessState::default(),
             addresses: Vec::new(),
             wanted: Arc::new(AtomicBool::new(true)),
             local: None,

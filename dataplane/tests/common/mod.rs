@@ -12,7 +12,7 @@ use std::time::Duration;
 use dataplane::DataPlane;
 use program::{
     AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, DeviceStatus, Exclusive, Exports,
-    Failback, Listener, NoPath, NodeProgram, PathProgram, PathState, Portal, Program, Report, SECOND,
+    Failback, Groups, Listener, NoPath, NodeProgram, PathProgram, PathState, Portal, Program, Report, SECOND,
     SelectorKind, SocketAddress, Target, Unproven, Writers,
 };
 
@@ -24,6 +24,7 @@ pub fn path(name: &str, target: Target) -> PathProgram {
         uri: name.into(),
         target,
         priority: 50,
+        access_state: None,
         weight: 1,
         lanes: 1,
         in_flight: 128,
@@ -37,6 +38,7 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
     DeviceProgram {
         name: name.into(),
         access: AccessPolicy::ActiveActive,
+        groups: Groups::Priority,
         selector: SelectorKind::RoundRobin,
         writers: Writers::One,
         coherent: Coherence::Declared,
@@ -58,6 +60,7 @@ pub fn device(name: &str, paths: Vec<PathProgram>) -> DeviceProgram {
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths,
     }

@@ -19,11 +19,13 @@
 //!   text itself. This module only reads and writes; who may do what is `policies::fence`'s, and the MAC is
 //!   computed by the driver over [`Claim::mac_input`] and [`Admission::mac_input`].
 
+mod access;
 mod admission;
 mod claim;
 mod field;
 mod identity;
 
+pub use access::{access_context, access_word};
 pub use admission::Admission;
 pub use claim::{Claim, ClaimError, MEMBER_MAX_BYTES, SignedClaim, is_valid_member};
 pub use identity::{Authentication, IDENTITY_QUERY, Identity, IdentityError, NODE_CONTEXT, RegisterWriters};

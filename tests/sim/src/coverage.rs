@@ -119,6 +119,8 @@ list! {
         FlushFailed,
         /// An active-passive device changed its path.
         Switched,
+        /// What was measured put a path into another group.
+        Moved,
         /// The other writer wrote.
         OtherWriter,
         /// A server drained after DISC.

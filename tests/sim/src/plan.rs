@@ -3,8 +3,8 @@
 //! its own sizes, options and weights, so that rare combinations meet).
 
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, MILLISECOND, Nanos,
-    NoPath, PathProgram, Portal, SECOND, SelectorKind, Target, Unproven, Writers,
+    AccessPolicy, AccessState, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Groups,
+    MILLISECOND, Nanos, NoPath, PathProgram, Portal, SECOND, SelectorKind, Target, Unproven, Writers,
 };
 
 use crate::coverage::FaultClass;
@@ -12,6 +12,8 @@ use crate::rng::Rng;
 
 /// Tells the draws of [`draw_hedges`] from the others of a seed.
 const HEDGES: u64 = 0x6865_6467_6573;
+/// And those of [`draw_groups`].
+const GROUPS: u64 = 0x6772_6f75_7073;
 
 /// How paths lead to the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct ServerPlan {
     pub loses: bool,
     /// It is a gate, or has one in front of it (2.4).
     pub gate: bool,
+    /// What its processes say of the way to them, in turn.
+    pub access: [AccessState; 2],
 }
 
 /// One device: its program, its volume, its hosts.
@@ -187,6 +191,7 @@ impl Plan {
             plan.devices.push(device);
         }
         draw_hedges(&mut Rng::new(seed ^ HEDGES), &mut plan.devices);
+        draw_groups(&mut Rng::new(seed ^ GROUPS), &mut plan);
         plan
     }
 
@@ -211,6 +216,7 @@ impl Plan {
             receive_bytes: 256 << 10,
             loses: false,
             gate: gates,
+            access: [AccessState::Optimized; 2],
         };
         let mut plan = Self {
             servers: vec![server; paths],
@@ -283,6 +289,27 @@ fn draw_hedges(rng: &mut Rng, devices: &mut [DevicePlan]) {
     }
 }
 
+/// In half of the runs all paths are one group, but for priorities.
+fn draw_groups(rng: &mut Rng, plan: &mut Plan) {
+    if rng.chance(500_000) {
+        return;
+    }
+    let state = |rng: &mut Rng| match rng.weighted(&[6, 2, 1]) {
+        0 => AccessState::Optimized,
+        1 => AccessState::NonOptimized,
+        _ => AccessState::Standby,
+    };
+    for server in &mut plan.servers {
+        server.access = [state(rng), state(rng)];
+    }
+    for device in &mut plan.devices {
+        device.program.groups = rng.pick(&[Groups::Priority, Groups::Latency]);
+        for path in &mut device.program.paths {
+            path.access_state = rng.chance(100_000).then(|| state(rng));
+        }
+    }
+}
+
 fn draw_faults(rng: &mut Rng) -> FaultPlan {
     // A third of the classes is left out of each run, the others weigh differently.
     let weights = FaultClass::ALL.iter().map(|_| rng.pick(&[0, 1, 1, 2, 5])).collect::<Vec<u32>>();
@@ -317,6 +344,7 @@ fn draw_server(rng: &mut Rng, cache: Option<usize>, multi_conn: bool, sector_byt
         receive_bytes: rng.spread(sector_bytes / 2, 16 * sector_bytes),
         loses: cache.is_some() && rng.chance(600_000),
         gate: false,
+        access: [AccessState::Optimized; 2],
     }
 }
 
@@ -363,6 +391,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
             bind: None,
         },
         priority: if ranked { rng.pick(&[50, 60]) } else { 50 },
+        access_state: None,
         weight: rng.between(1, 3) as u32,
         lanes,
         in_flight,
@@ -384,6 +413,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
     DeviceProgram {
         name: "vol".into(),
         access: rng.pick(&[AccessPolicy::ActiveActive, AccessPolicy::ActivePassive]),
+        groups: Groups::Priority,
         selector: rng.pick(&[
             SelectorKind::RoundRobin,
             SelectorKind::QueueDepth,
@@ -421,6 +451,7 @@ fn base_program(rng: &mut Rng, plan: &Plan, paths: usize) -> DeviceProgram {
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths: list,
     }

@@ -98,6 +98,7 @@ enum PointForm {
     },
     Compared {
         in_good_standing: Vec<bool>,
+        groups: Vec<u32>,
     },
     Late {
         #[serde(with = "ReadForm")]
@@ -258,8 +259,13 @@ impl Sense {
             {
                 Err(format!("path {path} of a device with {has}"))
             }
-            DecisionPoint::Compared { ref in_good_standing } if in_good_standing.len() != has => {
-                Err(format!("{} paths are compared of a device with {has}", in_good_standing.len()))
+            DecisionPoint::Compared { ref in_good_standing, ref groups }
+                if in_good_standing.len() != has || groups.len() != has =>
+            {
+                let (paths, grouped) = (in_good_standing.len(), groups.len());
+                Err(format!(
+                    "{paths} paths, {grouped} of them in groups, are compared of a device with {has}"
+                ))
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use sim::run::run;
 #[test]
 fn every_fault_and_every_outcome_is_met() {
     let mut sum = Coverage::default();
-    for seed in 0..800 {
+    for seed in 0..2_000 {
         sum.add(&run(seed).coverage);
         if sum.missing().is_empty() {
             return;

@@ -165,7 +165,8 @@ fn a_damaged_line_is_named() {
     assert_eq!(damage(of(r#"{"failed":{"path":1}}"#).as_bytes()), "");
     let cases = [
         (of(r#"{"failed":{"path":2}}"#), "line 2: path 2 of a device with 2"),
-        (of(r#"{"compared":{"in_good_standing":[true]}}"#), "line 2: 1 paths are compared"),
+        (of(r#"{"compared":{"in_good_standing":[true],"groups":[0,0]}}"#), "line 2: 1 paths, 2 of them"),
+        (of(r#"{"compared":{"in_good_standing":[true,true],"groups":[0]}}"#), "line 2: 2 paths, 1 of them"),
         (of(r#"{"canary":{"path":0,"service_ns":10}}"#), "line 2: it took 10 ns and was answered at 9"),
         (
             of(r#"{"chosen":{"len_bytes":1,"first_read":true,"candidates":[],"chosen":0}}"#),

@@ -18,6 +18,13 @@ pub(crate) const DEVICE: &[Key] = &[
          that show one cache (see `coherent`).",
     ),
     Key::new(
+        "groups",
+        Kind::Choice(&["priority", "latency"]),
+        Text("\"priority\""),
+        "Whether paths of equal `priority` and access state are one group, or one for each step of distance: the storage is \
+         measured through each path, and what takes more than 4 times as long as the nearest is a group behind it.",
+    ),
+    Key::new(
         "selector",
         Kind::Choice(&["latency", "round-robin", "queue-depth", "service-time"]),
         Text("\"latency\""),

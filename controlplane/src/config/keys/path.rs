@@ -26,6 +26,13 @@ pub(crate) const PATH: &[Key] = &[
          path.",
     ),
     Key::new(
+        "access_state",
+        Kind::Choice(&["optimized", "non-optimized", "standby"]),
+        Unset("what the storage says: a gate can, anything else is optimized"),
+        "Among paths of equal priority the optimized ones are the best group, then the non-optimized, then those on \
+         standby.",
+    ),
+    Key::new(
         "weight",
         Kind::Integer { min: 1, max: 1000 },
         Text("1"),

@@ -4,17 +4,22 @@
 //! Which paths are used is worked out anew after every change; what is kept is when the
 //! outcome differs from the time before, and why a better group is not used yet.
 
+use policies::Rank;
+use policies::distance::Moved;
 use policies::explain::{Decision, Limit};
 use program::{AccessPolicy, Exclusive, Failback, Nanos, NoPath};
 
 use crate::engine::Engine;
 
+/// The figure of an access state.
+const ACCESS_STATE: &str = "access state (2 optimized, 1 non-optimized, 0 standby)";
+
 /// The outcome that was told last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Grouping {
-    priority: Option<u32>,
-    /// Priority of a better group that is usable and not used.
-    better: Option<u32>,
+    rank: Option<Rank>,
+    /// Rank of a better group that is usable and not used.
+    better: Option<Rank>,
     members: u64,
     writers: u64,
     usable: u64,
@@ -32,17 +37,14 @@ fn bit(path: usize) -> u64 {
 impl Engine {
     fn grouping(&self) -> Grouping {
         let set = |paths: &[usize]| paths.iter().fold(0, |set, &path| set | bit(path));
-        let usable = self.paths.iter().filter(|path| self.is_usable(path));
-        let best = usable.map(|path| path.program.priority).max();
+        let best = self.usable().map(|path| self.rank(path)).max();
         let members = set(&self.active.members);
         Grouping {
-            priority: self.active.priority,
-            better: best.filter(|_| members != 0).filter(|&best| Some(best) > self.active.priority),
+            rank: self.active.rank,
+            better: best.filter(|_| members != 0).filter(|&best| Some(best) > self.active.rank),
             members,
             writers: set(&self.active.writers),
-            usable: (0..self.paths.len())
-                .filter(|&path| self.is_usable(&self.paths[path]))
-                .fold(0, |set, path| set | bit(path)),
+            usable: self.usable().fold(0, |set, path| set | bit(path)),
             last_resort: self.active.last_resort && members != 0,
             waiting_for: self.active.waiting_for,
             held_since: self.held_since,
@@ -50,9 +52,30 @@ impl Engine {
         }
     }
 
-    /// It would be used if its group were, as far as its standing goes.
-    fn is_usable(&self, path: &crate::path::Path) -> bool {
-        path.steering.is_of(self.active.best) && path.steering.answers()
+    /// They would be used if their group were, as far as their standing goes.
+    fn usable(&self) -> impl Iterator<Item = usize> {
+        (0..self.paths.len()).filter(|&path| {
+            let steering = &self.paths[path].steering;
+            steering.is_of(self.active.best) && steering.answers()
+        })
+    }
+
+    /// The figures of a path's rank that tell it from another's; of equal ones the priority.
+    pub(crate) fn rank_figures(&self, decision: &Decision, index: usize, against: Rank) -> Decision {
+        let rank = self.rank(index);
+        if rank.priority != against.priority || rank == against {
+            let [own, other] = [rank, against].map(|rank| u64::from(rank.priority));
+            decision.count("priority", own, Limit::AtLeast(other))
+        } else if rank.access != against.access {
+            decision.count(ACCESS_STATE, rank.access as u64, Limit::AtLeast(against.access as u64))
+        } else {
+            let steps = |rank: Rank| u64::from(rank.distance.0);
+            decision.count("steps of distance", steps(rank), Limit::AtMost(steps(against))).time(
+                "its distance",
+                self.distance_ns(index).unwrap_or(0),
+                Limit::Informs,
+            )
+        }
     }
 
     /// After every regrouping: what is different now.
@@ -97,25 +120,22 @@ impl Engine {
 
     fn decide_members(&mut self, new: &Grouping) {
         let after = new.members | new.writers;
-        let usable = self.paths.iter().filter(|path| self.is_usable(path)).count() as u64;
-        let decision = match self.active.priority {
+        let usable = self.usable().count() as u64;
+        let decision = match self.active.rank {
             None => return,
             Some(_) if new.last_resort => self
                 .on_device("use suspect paths", "W15")
                 .count("usable paths", usable, Limit::AtMost(0))
                 .refused("use none", "a path is never held back when it is the last one")
                 .until("a path is usable again"),
-            Some(priority) => self
+            Some(rank) => self
                 .on_device("use the group", "3.4")
-                .count("its priority", u64::from(priority), Limit::Informs)
+                .count("its priority", u64::from(rank.priority), Limit::Informs)
                 .count("paths in use", u64::from(after.count_ones()), Limit::Above(0))
                 .count("usable paths", usable, Limit::Informs)
                 .until("no path of it is usable, or a better group is and the failback rule lets it"),
         };
-        let others = self.paths.iter().any(|path| {
-            self.is_usable(path)
-                && self.active.priority.is_some_and(|priority| path.program.priority < priority)
-        });
+        let others = self.usable().any(|path| Some(self.rank(path)) < self.active.rank);
         let decision = if others {
             decision.refused("use lower groups too", "a better one has a usable path")
         } else {
@@ -131,26 +151,20 @@ impl Engine {
     }
 
     fn decide_carries(&mut self, index: usize) {
-        let priority = u64::from(self.paths[index].program.priority);
-        let group = self.active.priority.map_or(0, u64::from);
+        let group = self.active.rank.unwrap_or_else(|| self.rank(index));
         let decision = self
-            .on_path(index, "carry requests", "3.4")
-            .count("priority", priority, Limit::AtLeast(group))
+            .rank_figures(&self.on_path(index, "carry requests", "3.4"), index, group)
             .until("it fails, is slower than its siblings, or a better group takes over");
         self.decide(&decision);
     }
 
     fn decide_stands_by(&mut self, index: usize) {
-        let priority = u64::from(self.paths[index].program.priority);
-        let group = self.active.priority.map_or(0, u64::from);
-        let decision = self.on_path(index, "stand by", "3.4");
-        let decision = if priority < group {
-            decision
-                .count("priority", priority, Limit::AtLeast(group))
-                .until("no path of a better group is usable")
+        let group = self.active.rank.unwrap_or_else(|| self.rank(index));
+        let decision = self.rank_figures(&self.on_path(index, "stand by", "3.4"), index, group);
+        let decision = if self.rank(index) < group {
+            decision.until("no path of a better group is usable")
         } else {
             decision
-                .count("priority", priority, Limit::Informs)
                 .refused("use it beside the other", "active-passive: one path at a time")
                 .until("the path in use is not usable any more")
         };
@@ -159,23 +173,15 @@ impl Engine {
 
     /// A better group is usable and must wait.
     fn decide_failback(&mut self) {
-        let Some(priority) = self.active.priority else { return };
-        let better =
-            self.paths.iter().filter(|path| self.is_usable(path) && path.program.priority > priority);
-        let since = better.clone().map(|path| path.steering.since).min().unwrap_or(self.now);
-        let best = better.map(|path| path.program.priority).max().unwrap_or(priority);
+        let Some(rank) = self.active.rank else { return };
+        let better = || self.usable().filter(|&path| self.rank(path) > rank);
+        let since = better().map(|path| self.ranked_since(path)).min().unwrap_or(self.now);
+        let Some(best) = better().max_by_key(|&path| self.rank(path)) else { return };
         let waits = |decision: Decision, limit| {
-            decision.time("better group usable for", self.now - since, limit).count(
-                "its priority",
-                u64::from(best),
-                Limit::Informs,
-            )
+            let decision = decision.time("better group usable for", self.now - since, limit);
+            self.rank_figures(&decision, best, rank)
         };
-        let decision = self.on_device("stay with the lower group", "failback").count(
-            "priority in use",
-            u64::from(priority),
-            Limit::Informs,
-        );
+        let decision = self.on_device("stay with the lower group", "failback");
         let decision = match self.program.failback {
             Failback::After(delay) => waits(decision, Limit::AtLeast(delay))
                 .refused("go back at once", "a path that comes back is as likely as any to leave again")
@@ -184,6 +190,25 @@ impl Engine {
                 .refused("go back", "`failback = \"manual\"` is configured")
                 .until("`path reinstate`"),
             Failback::Immediate => return,
+        };
+        self.decide(&decision);
+    }
+
+    /// What was measured puts a path into another group.
+    pub(crate) fn decide_moved(&mut self, moved: &Moved) {
+        let away = moved.to > moved.from;
+        let what = if away { "group it behind nearer storage" } else { "group it with nearer storage" };
+        let decision = self
+            .on_path(moved.path, what, "distance")
+            .time("its distance", moved.distance_ns, Limit::Informs)
+            .time("of the nearest", moved.nearest_ns, Limit::Informs)
+            .count("steps of distance", u64::from(moved.to), Limit::Informs);
+        let decision = if away {
+            decision
+                .refused("use it like the others", "what it is given takes so much longer")
+                .until("it is at most twice as far as the nearest, or `groups = \"priority\"`")
+        } else {
+            decision.until("it is more than 4 times as far as the nearest, or `groups = \"priority\"`")
         };
         self.decide(&decision);
     }

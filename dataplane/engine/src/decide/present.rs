@@ -7,7 +7,7 @@
 //!
 //! | state | what counts |
 //! |---|---|
-//! | up, standby | priority against that of the group in use |
+//! | up, standby | rank against that of the group in use |
 //! | probation | good canaries, or what is left of the small share |
 //! | down | the operator; errors; a suspicion; a connection or a check under way; the next attempt |
 //! | refused, unproven | what was compared; when it is asked again |
@@ -49,13 +49,15 @@ impl Engine {
 
     fn used_now(&self, index: usize, now: Nanos) -> Decision {
         let path = &self.paths[index];
-        let group = u64::from(self.active.priority.unwrap_or(path.program.priority));
-        let priority = u64::from(path.program.priority);
+        let (group, rank) = (self.active.rank.unwrap_or_else(|| self.rank(index)), self.rank(index));
         let carries = self.active.members.contains(&index) || self.active.writers.contains(&index);
         let what = if carries { "carries requests" } else { "stands by" };
-        let about = Decision::new(now, Subject::Path(index), what, "3.4")
-            .count("priority", priority, Limit::AtLeast(group))
-            .time("usable for", now.saturating_sub(path.steering.since), Limit::Informs);
+        let about = Decision::new(now, Subject::Path(index), what, "3.4").time(
+            "usable for",
+            now.saturating_sub(path.steering.since),
+            Limit::Informs,
+        );
+        let about = self.rank_figures(&about, index, group);
         match carries {
             true => about
                 .count(
@@ -64,11 +66,11 @@ impl Engine {
                     Limit::AtMost(u64::from(path.program.in_flight)),
                 )
                 .until("a fault, a late request, or a better group that takes over"),
-            false if priority < group => about
-                .refused("use it beside them", "a group of higher priority has a usable path")
+            false if rank < group => about
+                .refused("use it beside them", "a better group has a usable path")
                 .until("no path of a better group is usable"),
-            false if priority > group => {
-                let waited = now.saturating_sub(path.steering.since);
+            false if rank > group => {
+                let waited = now.saturating_sub(self.ranked_since(index));
                 let (limit, because) = match self.program.failback {
                     program::Failback::After(delay) => (delay, "the failback rule wants it stable first"),
                     _ => (0, "`failback = \"manual\"`"),

@@ -18,8 +18,9 @@ use engine::{
 };
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags};
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, MILLISECOND, Nanos,
-    NoPath, PathProgram, PathState, Portal, ReportKind, SECOND, SelectorKind, Target, Unproven, Writers,
+    AccessPolicy, AccessState, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Groups,
+    MILLISECOND, Nanos, NoPath, PathProgram, PathState, Portal, ReportKind, SECOND, SelectorKind, Target,
+    Unproven, Writers,
 };
 
 pub const BLOCK: u64 = 4096;
@@ -47,6 +48,7 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
             bind: None,
         },
         priority: 50,
+        access_state: None,
         weight: 1,
         lanes: 1,
         in_flight: 16,
@@ -57,6 +59,7 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
     DeviceProgram {
         name: "vol".into(),
         access,
+        groups: Groups::Priority,
         selector: SelectorKind::Latency,
         writers: Writers::One,
         coherent: Coherence::Assumed,
@@ -77,6 +80,7 @@ pub fn device(paths: usize, access: AccessPolicy) -> DeviceProgram {
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths: (0..paths).map(path).collect(),
     }
@@ -408,6 +412,7 @@ impl World {
             block_status: true,
             local: false,
             node: false,
+            access: AccessState::Optimized,
             gate: None,
         };
         self.engine.handle(self.now, Event::LaneOpened { lane, offer });

@@ -10,8 +10,9 @@ use engine::{
 };
 use nbd::{Command, CommandFlags, Errno, TransmissionFlags as Flags};
 use program::{
-    AccessPolicy, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, MILLISECOND, Nanos,
-    NoPath, PathProgram, Portal, ReportKind, SECOND, SelectorKind, Target, Unproven, Writers,
+    AccessPolicy, AccessState, CanaryTimes, Coherence, Deadlines, DeviceProgram, Exclusive, Failback, Groups,
+    MILLISECOND, Nanos, NoPath, PathProgram, Portal, ReportKind, SECOND, SelectorKind, Target, Unproven,
+    Writers,
 };
 
 pub const MIB: u64 = 1 << 20;
@@ -68,6 +69,7 @@ pub fn device(paths: usize) -> DeviceProgram {
             bind: None,
         },
         priority: 50,
+        access_state: None,
         weight: 1,
         lanes: 1,
         in_flight: 8,
@@ -78,6 +80,7 @@ pub fn device(paths: usize) -> DeviceProgram {
     DeviceProgram {
         name: "vol".into(),
         access: AccessPolicy::ActiveActive,
+        groups: Groups::Priority,
         selector: SelectorKind::RoundRobin,
         writers: Writers::One,
         coherent: Coherence::Assumed,
@@ -98,6 +101,7 @@ pub fn device(paths: usize) -> DeviceProgram {
         left_elsewhere: false,
         lost_writes: None,
         epoch: 0,
+        told_access: None,
         fence: None,
         paths: (0..paths).map(path).collect(),
     }
@@ -120,6 +124,7 @@ pub fn offer() -> Offer {
         block_status: true,
         local: false,
         node: false,
+        access: AccessState::Optimized,
         gate: None,
     }
 }

@@ -335,6 +335,7 @@ impl Device {
                 }
             }
             ReportKind::Event { name: "quarantine_unproven", .. } => env.mark(Mark::Unproven),
+            ReportKind::Event { name: "path_distance", .. } => env.mark(Mark::Moved),
             ReportKind::Event { name: "hold_over", .. } => env.mark(Mark::HoldOver),
             ReportKind::Event { name: "cache_replayed", .. } => env.mark(Mark::Replayed),
             ReportKind::Event { name: "ghost_repaired", .. } => env.mark(Mark::Repaired),

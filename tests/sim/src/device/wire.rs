@@ -96,6 +96,7 @@ impl Device {
             block_status: plan.block_status,
             local: false,
             node: false,
+            access: plan.access[server.process as usize % 2],
             gate: None,
         }
     }
