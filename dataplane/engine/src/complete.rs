@@ -306,8 +306,9 @@ impl Engine {
                     self.piece_failed(key, Errno::Io);
                     return;
                 }
+                let speaker = self.speaks_as(answered.path);
                 let piece = self.pieces.get_mut(key);
-                piece.refused_by |= 1 << answered.path.min(63);
+                piece.refused_by |= 1 << speaker.min(63);
                 if !left {
                     self.second_opinion(key, answered.path);
                 }
@@ -349,6 +350,27 @@ impl Engine {
         {
             // One path at a time: the second opinion is a switch.
             self.sicken(path, String::from("it answered EIO; another path is asked"));
+        }
+    }
+
+    /// The entry whose opinion an answer of this one is: a path that an operator changed is no second path (W7).
+    fn speaks_as(&self, path: usize) -> usize {
+        let mut speaker = path;
+        while let Some(successor) = self.paths[speaker].successor {
+            speaker = successor;
+        }
+        speaker
+    }
+
+    /// A path was changed: what was answered over the old entry was answered by the server of the new one.
+    pub(crate) fn inherit_opinions(&mut self, old: usize, new: usize) {
+        let asked: Vec<Key> =
+            self.pieces.iter().filter(|(_, piece)| piece.refused_by != 0).map(|it| it.0).collect();
+        for key in asked {
+            let piece = self.pieces.get_mut(key);
+            if piece.refused_by & (1 << old.min(63)) != 0 {
+                piece.refused_by = piece.refused_by & !(1 << old.min(63)) | 1 << new.min(63);
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct Path {
     /// Index into the running program's paths; `None` once removed.
     pub(crate) program_index: Option<usize>,
     pub(crate) admin: Admin,
+    /// Entry that leads where this one led, since the path was changed.
+    pub(crate) successor: Option<usize>,
     /// Index of its cache domain (rule F1).
     pub(crate) domain: usize,
     /// Slots of all its lanes, zombies included.
@@ -89,6 +91,7 @@ impl Path {
             program,
             program_index: Some(index),
             admin: Admin::In,
+            successor: None,
             domain,
             lanes: Vec::new(),
             backoff: Backoff::new(),

@@ -90,6 +90,8 @@ impl Engine {
         self.add_path(index);
         let (Some(old), Some(added)) = (old, self.paths.len().checked_sub(1)) else { return };
         self.paths[added].proven = core::mem::take(&mut self.paths[old].proven);
+        self.paths[old].successor = Some(added);
+        self.inherit_opinions(old, added);
         if self.paths[old].program.same_cache == new.same_cache {
             self.paths[added].domain = self.paths[old].domain;
         }

@@ -220,6 +220,42 @@ fn complaint_9_a_path_that_is_held_back_is_asked_for_its_opinion() {
     assert_eq!(s.result(read), Some(Ok(())));
 }
 
+/// W7: a path that an operator changes is one path, before and after: its EIO is no second opinion on its EIO.
+#[test]
+fn a_changed_path_is_no_second_opinion() {
+    for answered_before in [true, false] {
+        let mut program = DeviceProgram { selector: SelectorKind::RoundRobin, ..device(2) };
+        program.paths[1].in_flight = 1;
+        let mut s = Script::up(&program);
+        let reads = [0, 1].map(|n| s.request(Read, n * 4096, 4096));
+        let (refused, busy) = (s.take(), s.take());
+        assert_eq!((refused.path, busy.path), (0, 1), "the other path has no room left");
+        if answered_before {
+            s.answer(refused, Err(Errno::Io));
+        }
+        program.paths[0].in_flight += 1;
+        s.event(Event::Program(Box::new(program)));
+        if !answered_before {
+            s.answer(refused, Err(Errno::Io));
+        }
+        s.open_path(0, crate::script::offer());
+        while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Land && sent.path == 0) {
+            let sent = s.sent.remove(at).expect("it is there");
+            s.answer(sent, Err(Errno::Io));
+        }
+        assert!(s.replies.is_empty(), "before the change: {answered_before}");
+        s.answer(busy, Ok(()));
+        let second = s.sent.iter().copied().find(|sent| sent.data == SendData::Land).expect("it is asked");
+        assert_eq!(second.path, 1);
+        s.answer(second, Ok(()));
+        assert_eq!(
+            reads.map(|read| s.result(read)),
+            [Some(Ok(())); 2],
+            "before the change: {answered_before}"
+        );
+    }
+}
+
 /// W7: an EIO from before a time without any path is not believed when one is back; that path is asked again.
 #[test]
 fn an_eio_from_before_a_time_without_paths_is_asked_again() {
