@@ -61,7 +61,7 @@ fn gates_say_which_way_to_go() {
     node.await_state(DEVICE, "b", "standby");
     let told = |path: &str| {
         let document = node.device(DEVICE);
-        let paths = document.json().get("paths").items().to_vec();
+        let paths = document.json().get("paths").items();
         let of = paths.iter().find(|it| it.get("name").text() == path).expect("it is there");
         (of.get("access_state").text().to_owned(), of.get("group").number())
     };

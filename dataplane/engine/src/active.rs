@@ -194,6 +194,8 @@ impl Engine {
             // it goes back to is no second one.
             self.active.waiting_for = self.unproven_beside(next);
         }
+        // Back on the path that was waited for: there is no second one.
+        self.active.waiting_for.take_if(|old| *old == next);
         self.active.members.clear();
         self.active.members.push(next);
         self.active.writers.clear();

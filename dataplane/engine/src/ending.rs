@@ -8,14 +8,14 @@
 //! ```
 //!
 //! What is retained goes with this process, so it is made durable first: writes under way are answered, a replay
-//! is finished, and a FLUSH of our own covers every cache. Paths connect again meanwhile. What a storage server has lost, or
+//! is finished, a write that was let go without proof is waited for, and a FLUSH of our own covers every cache. Paths connect again meanwhile. What a storage server has lost, or
 //! may have, and nobody has written again by the end is a loss for good (F9): no path that may be written for
 //! [`PATIENCE`], a FLUSH that fails [`ATTEMPTS_MAX`] times, or the driver's time is over. The driver records it, and
 //! the next process goes on telling it. What is only not flushed is in a cache that stands: the end is no clean one
 //! then ([`Engine::is_clean`]), and the next process flushes it (W10).
 //!
 //! A device that is taken out does not settle: another one may lead to the same storage from now on, and what is written
-//! again here could overwrite what is written there. Nor does one with a loss that is told already.
+//! again here could overwrite what is written there. A loss that is told already is no reason to lose more.
 
 use alloc::format;
 use alloc::string::String;
@@ -48,7 +48,10 @@ pub(crate) enum Ending {
         stuck_since: Option<Nanos>,
     },
     /// Nothing is sent any more but what closes the lanes.
-    Draining,
+    Draining {
+        /// What is lost by the end was told.
+        told: bool,
+    },
 }
 
 impl Engine {
@@ -57,14 +60,17 @@ impl Engine {
         if self.ending == Ending::No {
             self.ending = Ending::Settling { attempts: 0, stuck_since: None };
             self.fail_unstarted();
+            if !self.rules.f9_end_settles {
+                self.drain_all(true);
+            }
         }
     }
 
     /// [`crate::Event::Abandon`].
     pub(crate) fn abandon(&mut self, why: &str) {
         if !self.is_draining() {
-            self.lose_unsettled(why);
-            self.drain_all();
+            let told = self.lose_unsettled(why);
+            self.drain_all(told);
         }
     }
 
@@ -75,7 +81,7 @@ impl Engine {
 
     /// The lanes are being closed.
     pub(crate) fn is_draining(&self) -> bool {
-        self.ending == Ending::Draining
+        matches!(self.ending, Ending::Draining { .. })
     }
 
     /// Whether nothing is left to be done but to close the lanes.
@@ -93,12 +99,13 @@ impl Engine {
                 self.ending = Ending::Settling { attempts, stuck_since };
                 self.settle_further(attempts, stuck_since);
             }
-            Ending::Draining if self.has_no_lane() => {
+            Ending::Draining { told } if self.has_no_lane() => {
                 self.fail_unstarted();
                 self.fail_unproven();
-                self.lose_unsettled("its connections were lost before it was flushed");
+                let told = told || self.lose_unsettled("its connections were lost before it was flushed");
+                self.ending = Ending::Draining { told };
             }
-            Ending::No | Ending::Draining => {}
+            Ending::No | Ending::Draining { .. } => {}
         }
     }
 
@@ -113,19 +120,21 @@ impl Engine {
             |request: &Request| request.origin == Origin::Host && request.host.command.is_write_like();
         if self.requests.iter().any(|(_, request)| writing(request)) {
             // They end, or the driver's time does.
-        } else if !self.retains() || self.lost_writes.is_some() || !self.is_unsettled() {
-            self.drain_all();
+        } else if self.has_ghosts() && self.rules.w13_repair {
+            // One that lands is repaired (W13): nobody else could. It ends, or the driver's time does.
+        } else if !self.retains() || !self.is_unsettled() {
+            self.drain_all(false);
         } else if out_of_patience {
-            self.lose_unsettled("no path could be written");
-            self.drain_all();
+            let told = self.lose_unsettled("no path could be written");
+            self.drain_all(told);
         } else if self.replay.is_some()
             || self.retention.is_flushing()
             || self.now < self.retention.next_flush()
         {
             // Under way.
         } else if attempts == ATTEMPTS_MAX {
-            self.lose_unsettled("FLUSH was answered with errors");
-            self.drain_all();
+            let told = self.lose_unsettled("FLUSH was answered with errors");
+            self.drain_all(told);
         } else {
             self.ending = Ending::Settling { attempts: attempts + 1, stuck_since };
             self.own_flush();
@@ -148,16 +157,20 @@ impl Engine {
         !self.lanes.iter().flatten().any(|lane| matches!(lane.state, LaneState::Up | LaneState::Draining))
     }
 
-    fn lose_unsettled(&mut self, why: &str) {
-        if self.lost_writes.is_none() && self.has_lost() {
+    /// Whether something was lost.
+    fn lose_unsettled(&mut self, why: &str) -> bool {
+        let lost = self.has_lost() && self.rules.f9_end_settles;
+        if lost {
             self.lose_writes(format!(
                 "a storage server lost its cache or its connections, and what it had acknowledged was not written again before the end: {why}"
             ));
         }
+        lost
     }
 
-    fn drain_all(&mut self) {
-        self.ending = Ending::Draining;
+    /// `told`: what is lost by that was told.
+    fn drain_all(&mut self, told: bool) {
+        self.ending = Ending::Draining { told };
         self.fail_unstarted();
         for path in 0..self.paths.len() {
             self.paths[path].explain("stop", String::from("this node stops"));
@@ -199,6 +212,9 @@ impl Engine {
 
     /// Whether nothing that was sent may still be executed, and no cache is left unflushed: what a clean stop is (W10).
     pub fn is_clean(&self) -> bool {
+        if !self.rules.w10_clean_end {
+            return true;
+        }
         let may_land = |lane: &Lane| lane.in_order().any(|(_, slot)| self.may_land(slot));
         let zombies = self.lanes.iter().flatten().any(may_land);
         let remote = |domain: usize| {

@@ -502,11 +502,35 @@ impl Engine {
     pub(crate) fn lose_writes(&mut self, text: String) {
         self.event("writes_lost", None, "F9", text.clone());
         self.decide_loss();
-        if self.rules.f9_sticky && self.lost_writes.is_none() {
-            self.act(Action::Report(ReportKind::Loss(Some(text.clone()))));
-            self.lost_writes = Some(text);
+        if !self.rules.f9_sticky {
+            return;
         }
+        let told = match self.lost_writes.take() {
+            None => text,
+            Some(before) => one_more_loss(before, &text),
+        };
+        self.act(Action::Report(ReportKind::Loss(Some(told.clone()))));
+        self.lost_writes = Some(told);
     }
+}
+
+/// Longest text that is kept of losses, in bytes; what comes beyond is told as an event alone.
+const LOSS_TEXT_BYTES_MAX: usize = 2048;
+/// Ends a text that leaves losses out.
+const AND_MORE: &str = "; and more";
+
+/// An operator takes note of all losses at once: each is named, as far as there is room.
+fn one_more_loss(mut told: String, text: &str) -> String {
+    if told.ends_with(AND_MORE) || told.split("; ").any(|loss| loss == text) {
+        return told;
+    }
+    if told.len() + text.len() > LOSS_TEXT_BYTES_MAX {
+        told.push_str(AND_MORE);
+    } else {
+        told.push_str("; ");
+        told.push_str(text);
+    }
+    told
 }
 
 /// What a read waits for, else the first in order of offset.
@@ -519,4 +543,22 @@ fn next_segment(replay: &mut Replay) -> Option<(u64, Segment)> {
         }
     }
     replay.pending.pop_first()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_named_as_far_as_there_is_room() {
+        let named = one_more_loss(String::from("a is lost"), "b is lost");
+        assert_eq!(named, "a is lost; b is lost");
+        assert_eq!(one_more_loss(named.clone(), "b is lost"), named, "told once");
+        let mut told = named;
+        for n in 0..1_000 {
+            told = one_more_loss(told, &format!("block {n} is lost"));
+            assert!(told.len() <= LOSS_TEXT_BYTES_MAX + AND_MORE.len());
+        }
+        assert!(told.ends_with(AND_MORE) && told.matches(AND_MORE).count() == 1, "{told}");
+    }
 }

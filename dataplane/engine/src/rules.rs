@@ -62,6 +62,8 @@ rules! {
     w13_repair,
     /// W10: after a crash of our own writes wait for what the old process had in flight.
     w10_recovering,
+    /// W10: an end is clean only if nothing may land any more and no cache is unflushed. Off: every end says it is.
+    w10_clean_end,
     /// 2.4: a gate finishes a lost session. Off: its writes stay in doubt.
     gate_kill,
     /// W14: a write answered with an error stays quarantined while a copy is open.
@@ -96,6 +98,8 @@ rules! {
     f7_write_through,
     /// F9: after a loss that cannot be mended FLUSH and FUA fail.
     f9_sticky,
+    /// F9: an orderly end makes stable what is acknowledged, or tells that it is lost. Off: neither.
+    f9_end_settles,
     /// F9: a failed FLUSH fails the next one of every session. Off: only its own.
     f9_every_session,
     /// F10: a FLUSH with nothing dirty asks the storage all the same.

@@ -63,6 +63,8 @@ list! {
         HostLost,
         /// Our own process is killed with everything in flight and started again (W10).
         Restart,
+        /// Our own process is told to stop, finishes what it can, and the next one is started (W10, F9).
+        OwnStop,
         /// The storage host goes down with all its servers and their cache.
         HostCrash,
     }
@@ -145,6 +147,14 @@ list! {
         HedgeDrained,
         /// A connection broke in the middle of the data of a read, and only the rest was read anew.
         Continued,
+        /// A stop of our own left nothing: what was acknowledged was stable (T3).
+        EndedClean,
+        /// It left something, and the next process waited for it (W10).
+        EndedUnclean,
+        /// It could not make stable what was acknowledged, and the next process told so (F9).
+        EndedWithLoss,
+        /// What was lost was written again, or what was not stable was flushed, before it ended.
+        EndedSettling,
         /// A gate finished a lost session (2.4).
         Fenced,
         /// Behind gates a new process of ours went on at once (W10).

@@ -227,6 +227,7 @@ impl Faults {
                 device.reload(env, program);
             }
             FaultClass::Restart => return devices[fault.device].restart(env),
+            FaultClass::OwnStop => return devices[fault.device].stop_in_order(env),
             FaultClass::HostLost => return Some(lose_host(env, &mut devices[fault.device])),
             FaultClass::Reset | FaultClass::Fin | FaultClass::Garbage => unreachable!("handled above"),
         }
@@ -264,6 +265,7 @@ fn momentary(class: FaultClass) -> bool {
             | FaultClass::Garbage
             | FaultClass::HostLost
             | FaultClass::Restart
+            | FaultClass::OwnStop
     )
 }
 
@@ -370,7 +372,8 @@ fn end(env: &mut Env, devices: &mut [Device], fault: &Fault) {
         | FaultClass::Fin
         | FaultClass::Garbage
         | FaultClass::HostLost
-        | FaultClass::Restart => {}
+        | FaultClass::Restart
+        | FaultClass::OwnStop => {}
     }
 }
 

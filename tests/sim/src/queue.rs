@@ -52,6 +52,8 @@ pub enum Happening {
     EndGhosts(DeviceIndex, ConnIndex),
     /// The engine's timer.
     Timer(DeviceIndex),
+    /// A stop of our own is looked at; the number tells it from others.
+    StopLook(DeviceIndex, u32),
     /// Caches write something back on their own.
     WriteBack,
     /// The other writer of a shared storage writes.

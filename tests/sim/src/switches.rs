@@ -24,9 +24,9 @@ const CONTENT: &[&str] = &["T1", "T3"];
 pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
     Some(match rule {
         "w3_same_bytes" | "w4_doubt" | "w4_quarantine" | "w4_quiesce" | "w5_answer_waits" | "w8_order"
-        | "w9_discards" | "w10_recovering" | "w14_failed_writes" | "w18_write_through" | "f1_domains"
-        | "f2_every_domain" | "f2_replay_first" | "f3_fua_kept" | "f3_fua_emulated" | "f5_one_history"
-        | "f6_replay" | "f6_reads_wait" | "f7_write_through" | "w13_repair" => CONTENT,
+        | "w9_discards" | "w10_recovering" | "w10_clean_end" | "w14_failed_writes" | "w18_write_through"
+        | "f1_domains" | "f2_every_domain" | "f2_replay_first" | "f3_fua_kept" | "f3_fua_emulated"
+        | "f5_one_history" | "f6_replay" | "f6_reads_wait" | "f7_write_through" | "w13_repair" => CONTENT,
         "w6_pieces" => &["W6"],
         "w7_definite_errors" => &["W7"],
         "w7_second_opinion" => &["host error"],
@@ -36,7 +36,7 @@ pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
         "w18_one_path" => &["T1", "T3", "W18", "W20"],
         "w20_exclusive" => &["W20"],
         "f4_flush_again" => &["F10", "T3"],
-        "f9_sticky" | "f9_every_session" => &["F9"],
+        "f9_sticky" | "f9_every_session" | "f9_end_settles" => &["F9"],
         "f10_never_noop" => &["F10"],
         "f11_geometry" => &["F11"],
         "identity" => &["3.8"],

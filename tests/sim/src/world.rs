@@ -272,6 +272,7 @@ fn device_of(what: Happening) -> usize {
         | Happening::UserTimeout(device, ..)
         | Happening::EndGhosts(device, ..)
         | Happening::OtherWriter(device)
+        | Happening::StopLook(device, _)
         | Happening::Timer(device) => device,
         Happening::Fault | Happening::Planned(_) | Happening::Heal(_) | Happening::WriteBack => {
             unreachable!("the world's own")

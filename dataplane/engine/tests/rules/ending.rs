@@ -97,6 +97,33 @@ fn without_a_path_it_is_a_loss_that_is_recorded() {
     assert_eq!(next.result(flush), Some(Ok(())));
 }
 
+/// A loss that is told already is no reason to lose more: what else is acknowledged is made stable, or told as well.
+#[test]
+fn a_told_loss_is_no_reason_to_lose_more() {
+    let before = "4096 bytes at 8192 were acknowledged, and are lost";
+    for comes_back in [true, false] {
+        let (mut s, path) = dirty(&DeviceProgram { lost_writes: Some(before.into()), ..device(1) });
+        s.reset(path);
+        s.event(Event::Shutdown);
+        assert!(!s.engine.is_ended() && s.losses.is_empty());
+        if comes_back {
+            s.wait(SECOND);
+            s.open_all(&offer());
+            is_written_again_and_flushed(&mut s);
+            continue;
+        }
+        s.wait(6 * SECOND);
+        let told = s.losses[0].clone().expect("a loss");
+        assert!(
+            told.starts_with(before) && told.contains("; ") && told.contains("no path could be written"),
+            "{told}"
+        );
+        assert_eq!(s.engine.status(s.now).lost_writes, told, "an operator takes note of both");
+        s.event(Event::Device(DeviceCommand::ClearLoss));
+        assert_eq!(s.losses.last(), Some(&None));
+    }
+}
+
 #[test]
 fn a_path_that_comes_back_in_time_saves_it() {
     let (mut s, path) = dirty(&device(1));

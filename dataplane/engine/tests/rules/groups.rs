@@ -218,7 +218,9 @@ fn a_read_that_measures_suspects_nobody() {
         assert_eq!(used(&mut s), [0, 1]);
     }
     assert_eq!(states(&s), ["up", "up"]);
-    held.into_iter().for_each(|sent| s.answer(sent, Ok(())));
+    for sent in held {
+        s.answer(sent, Ok(()));
+    }
     assert_eq!(states(&s), ["up", "up"]);
     assert!(paths(&s)[0].distance_us < 20_000, "the shortest counts");
 }

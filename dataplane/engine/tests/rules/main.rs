@@ -189,6 +189,25 @@ fn a_planned_switch_never_has_both_paths_busy() {
     assert_eq!(s.result(next), Some(Ok(())));
 }
 
+/// W20: back on the path that is waited for, there is nothing to wait for: it is one path, whatever it still owes.
+#[test]
+fn back_on_the_old_path_there_is_nothing_to_wait_for() {
+    let mut s = Script::up(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+    s.request(Write, 0, 4096);
+    let slow = s.take();
+    assert_eq!(slow.path, 0);
+    s.event(Event::Path { path: 0, command: PathCommand::Drain });
+    let waits = s.request(Read, 40960, 4096);
+    assert!(s.nothing_sent(), "the other path must wait");
+    s.event(Event::Path { path: 0, command: PathCommand::Reinstate });
+    s.open_path(0, offer());
+    s.event(Event::Path { path: 1, command: PathCommand::Drain });
+    let read = s.sent.iter().copied().find(|sent| sent.data == SendData::Land).expect("it is sent");
+    assert_eq!(read.path, 0);
+    s.answer(read, Ok(()));
+    assert_eq!(s.result(waits), Some(Ok(())));
+}
+
 /// W20: with `proven` a stopped server's reads are waited for as its writes are: it may still
 /// work on them while the other path is used.
 #[test]

@@ -10,7 +10,7 @@ use crate::env::Env;
 impl Device {
     /// Nothing is open and the engine says so.
     pub fn is_idle(&self) -> bool {
-        self.open == 0 && self.engine.is_idle()
+        self.open == 0 && self.engine.is_idle() && !self.is_stopping()
     }
 
     /// How long a request may rightly wait for something that never comes.
@@ -79,8 +79,9 @@ impl Device {
                 format!("{} {:?} in flight {} ({})", path.name, path.state, path.in_flight, path.reason)
             })
             .collect();
+        let stays = if self.is_stopping() { self.stays_for(env).unwrap_or("being closed") } else { "" };
         format!(
-            "{:?}, {} requests open, {} quarantines; {}",
+            "{stays} {:?}, {} requests open, {} quarantines; {}",
             status.state,
             self.open,
             status.quarantined,

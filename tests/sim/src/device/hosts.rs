@@ -104,6 +104,14 @@ impl Device {
         met
     }
 
+    /// A host will never hear what became of it.
+    pub(super) fn left_unanswered(&mut self, request: &Request) {
+        if self.plan.other_writer && request.command.is_write_like() {
+            self.doubtful.push((request.start, request.end));
+        }
+        self.issue_again(request);
+    }
+
     /// What was not answered when its connection broke is issued again.
     pub(super) fn issue_again(&mut self, request: &Request) {
         let entry = &mut self.sessions[request.session as usize];
@@ -126,7 +134,8 @@ impl Device {
 
     pub(super) fn issue(&mut self, env: &mut Env, session: u16, incarnation: u32) {
         let entry = &mut self.sessions[session as usize];
-        if !entry.open || entry.incarnation != incarnation || !env.issuing {
+        // A node that stops reads no more requests; the session is over soon.
+        if !entry.open || entry.incarnation != incarnation || !env.issuing || self.stopping.is_some() {
             return;
         }
         let (command, start, end) = match entry.again.pop() {
@@ -182,7 +191,7 @@ impl Device {
         self.loss_told = true;
         // What a process before left, and nothing that this one retains.
         let inherited = text.starts_with("the process before this one");
-        for sector in named_range(text, self.plan.sector_bytes as usize).unwrap_or(0..self.plan.sectors) {
+        for sector in self.named_sectors(text) {
             if inherited && !self.oracle.is_forgotten(sector) {
                 continue;
             }
@@ -198,6 +207,15 @@ impl Device {
                 // Lost before, and it was still to be written again.
                 self.oracle.open(sector);
             }
+        }
+    }
+
+    /// The sectors that a told loss is about: all, if it leaves any unnamed.
+    fn named_sectors(&self, text: &str) -> Vec<usize> {
+        let ranges = text.split("; ").map(|loss| named_range(loss, self.plan.sector_bytes as usize));
+        match ranges.collect::<Option<Vec<_>>>() {
+            Some(ranges) => ranges.into_iter().flatten().collect(),
+            None => (0..self.plan.sectors).collect(),
         }
     }
 
@@ -352,6 +370,16 @@ impl Device {
         let Some(request) = self.requests[index as usize].take() else { unreachable!("just seen") };
         self.free_requests.push(index);
         self.open -= 1;
+        if result == Err(Errno::Shutdown) && self.stopping.is_some() {
+            // For the driver: the session ends without an answer, and the host sends again to whoever serves next. What
+            // was carried out of it may be gone again, when older content is written again before the end.
+            self.take_data(env, &request);
+            if request.command.is_write_like() {
+                self.write_failed(&request);
+            }
+            self.issue_again(&request);
+            return;
+        }
         self.gap.answered(env.now, self.open > 0);
         env.requests += 1;
         if env.issuing {
@@ -464,7 +492,7 @@ impl Device {
     }
 
     /// T3: what is answered as durable is stable now.
-    fn judge_durable(
+    pub(super) fn judge_durable(
         &self,
         env: &mut Env,
         sectors: std::ops::Range<usize>,

@@ -9,12 +9,14 @@
 //! | `work` | servers at work: what is carried out when, and what of it is believed |
 //! | `gate` | the handshake of servers that are gates |
 //! | `restart` | our own process dies and is started again |
+//! | `stop` | it is told to stop, and the next one is started |
 //! | `finish` | what must be true once everything is healed |
 
 mod finish;
 mod gate;
 mod hosts;
 mod restart;
+mod stop;
 mod wire;
 mod work;
 
@@ -141,6 +143,10 @@ pub struct Device {
     loss_open: bool,
     /// Counts our own processes from 0.
     process: u32,
+    /// It is stopping.
+    stopping: Option<stop::Stopping>,
+    /// A loss for good, as it is recorded (F9).
+    recorded_loss: Option<String>,
     rules: Rules,
     /// What the engine last reported for the identity record.
     samples: Vec<(u64, u128)>,
@@ -187,6 +193,8 @@ impl Device {
             loss_told: false,
             loss_open: false,
             process: 0,
+            stopping: None,
+            recorded_loss: None,
             rules,
             samples: Vec::new(),
             record: Points::new(),
@@ -230,6 +238,7 @@ impl Device {
             Happening::UserTimeout(_, conn) => self.user_timeout(env, conn),
             Happening::EndGhosts(_, conn) => self.end_ghosts(env, conn),
             Happening::OtherWriter(_) => self.other_writer(env),
+            Happening::StopLook(_, number) => self.stop_look(env, number),
             Happening::Timer(_) => {
                 if self.timer.is_some_and(|due| due <= env.now) {
                     self.timer = None;
@@ -255,7 +264,12 @@ impl Device {
             while let Some(action) = self.engine.next_action() {
                 self.act(env, action);
             }
-            let Some(conn) = self.touched.pop() else { break };
+            let Some(conn) = self.touched.pop() else {
+                if self.end_if_over(env) {
+                    continue;
+                }
+                break;
+            };
             self.flow(env, conn);
         }
         if env.happenings.is_multiple_of(CHECK_EVERY) {
@@ -353,7 +367,8 @@ impl Device {
             ReportKind::Event { name: "recovered", .. } => env.mark(Mark::Recovered),
             ReportKind::Event { name: "recovered_unproven", .. } => env.mark(Mark::RecoveredUnproven),
             ReportKind::Samples(samples) => self.samples.clone_from(samples),
-            ReportKind::Event { .. } | ReportKind::Geometry(_) | ReportKind::Clean | ReportKind::Loss(_) => {}
+            ReportKind::Loss(loss) => self.recorded_loss.clone_from(loss),
+            ReportKind::Event { .. } | ReportKind::Geometry(_) | ReportKind::Clean => {}
         }
     }
 

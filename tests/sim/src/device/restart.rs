@@ -31,19 +31,30 @@ impl Device {
         if mending || self.oracle.is_uncertain() || self.loss_open || blind {
             return None;
         }
-        let geometry = self.engine.geometry()?;
+        self.engine.geometry()?;
+        if self.is_stopping() {
+            return None;
+        }
         let met = self.open > 0;
         env.tell(self.index, || "our process dies".into());
+        self.begin_anew(env, false);
+        Some(met)
+    }
+
+    /// The next process. `clean`: the one before has said that it left nothing behind.
+    pub(super) fn begin_anew(&mut self, env: &mut Env, clean: bool) {
+        let Some(geometry) = self.engine.geometry() else { unreachable!("only where it is known") };
         self.lose_connections(env);
         self.lose_hosts(env);
         self.buffers = Buffers::default();
         self.oracle.forget();
-        self.loss_told = false;
+        self.loss_told = self.recorded_loss.is_some();
         self.process += 1;
         let program = DeviceProgram {
-            unclean: true,
+            unclean: !clean,
             // Every process before had all of them at some time.
-            left_elsewhere: self.program.paths.len() < self.plan.program.paths.len(),
+            left_elsewhere: !clean && self.program.paths.len() < self.plan.program.paths.len(),
+            lost_writes: self.recorded_loss.clone(),
             epoch: u64::from(self.process),
             recorded: Some(Recorded { geometry, samples: self.samples.clone() }),
             ..self.program.clone()
@@ -58,7 +69,6 @@ impl Device {
             path.state = program::PathState::Down;
         }
         self.last_usable = env.now;
-        Some(met)
     }
 
     fn lose_connections(&mut self, env: &mut Env) {
@@ -82,10 +92,7 @@ impl Device {
             let Some(request) = self.requests[slot].take() else { continue };
             self.free_requests.push(slot as u32);
             self.open -= 1;
-            if self.plan.other_writer && request.command.is_write_like() {
-                self.doubtful.push((request.start, request.end));
-            }
-            self.issue_again(&request);
+            self.left_unanswered(&request);
         }
         for session in 0..self.sessions.len() {
             let entry = &mut self.sessions[session];
