@@ -106,6 +106,8 @@ pub const HEDGE_SUSPECT_AFTER: Nanos = 50 * MILLISECOND;
 pub const DISTANCE_INTERVAL: Nanos = CANARY_IDLE;
 /// Until it is known, after this long.
 pub const DISTANCE_INTERVAL_FIRST: Nanos = CANARY_INTERVAL;
+/// A path that is busy is given nothing new for so long at most, to come to rest for it.
+pub const DISTANCE_REST: Nanos = 100 * MILLISECOND;
 /// Reads it takes to know a path.
 pub const DISTANCE_READS_MIN: u32 = 3;
 /// The shortest of one to two such windows counts: what load adds is gone in some moment of them.

@@ -60,7 +60,7 @@ fn apart_it_comes_up_at_twice() {
         distances.arrange(SECOND, &class),
         [Moved { path: 1, from: 0, to: 1, distance_ns: 5 * MS, nearest_ns: MS }]
     );
-    assert_eq!(distances.changed_at(), SECOND);
+    assert_eq!(distances.nearer_at(1), 0, "it went away");
     // Nearer, and not near enough.
     distances.record(2 * SECOND, 1, 2 * MS + 1);
     assert_eq!(distances.arrange(2 * SECOND, &class), []);
@@ -69,7 +69,7 @@ fn apart_it_comes_up_at_twice() {
         distances.arrange(3 * SECOND, &class),
         [Moved { path: 1, from: 1, to: 0, distance_ns: 2 * MS, nearest_ns: MS }]
     );
-    assert_eq!(distances.changed_at(), 3 * SECOND);
+    assert_eq!((distances.nearer_at(1), distances.nearer_at(0)), (3 * SECOND, 0));
 }
 
 #[test]
@@ -97,8 +97,55 @@ fn three_reads_make_it_known() {
     }
     assert_eq!(distances.next_read(1, Some(7)), 7 + DISTANCE_INTERVAL);
     assert_eq!(distances.next_read(1, None), 0, "at once");
-    distances.clear(1);
-    assert_eq!((distances.step(1), distances.distance_ns(1)), (0, None));
+    distances.set_paths(3);
+    distances.inherit(1, 2);
+    assert_eq!((distances.step(2), distances.distance_ns(2)), (1, Some(50 * MS)), "a changed path is known");
+}
+
+/// A path that was never known stands behind those that are, and has no say; it takes its own step when it is known.
+#[test]
+fn an_unknown_path_is_behind_the_known_ones() {
+    let mut distances = Distances::new(4);
+    hear(&mut distances, SECOND, &[MS, 9 * MS]);
+    let class = [Some(0), Some(0), Some(0), Some(1)];
+    assert_eq!(distances.arrange(SECOND, &class).len(), 1);
+    assert_eq!(steps(&distances, 4), [0, 1, 1, 0], "the last is alone in its class");
+    // At three times the nearest it is near: it was on the last step for want of knowledge.
+    for _ in 0..DISTANCE_READS_MIN {
+        distances.record(2 * SECOND, 2, 3 * MS);
+    }
+    let moved = distances.arrange(2 * SECOND, &class);
+    assert_eq!(moved, [Moved { path: 2, from: 1, to: 0, distance_ns: 3 * MS, nearest_ns: MS }]);
+}
+
+/// A path that was away for long may lead elsewhere: it is measured anew, and stays where it was meanwhile.
+#[test]
+fn what_was_measured_long_ago_counts_no_more() {
+    let mut distances = known(&[MS, 9 * MS]);
+    let class = [Some(0); 2];
+    distances.arrange(SECOND, &class);
+    let later = SECOND + 3 * DISTANCE_WINDOW;
+    for _ in 1..DISTANCE_READS_MIN {
+        assert_eq!(distances.record(later, 0, 50 * MS), Heard::Nothing);
+        assert_eq!(distances.distance_ns(0), Some(MS), "until it is known anew");
+        assert_eq!(distances.next_read(0, Some(later)), later + DISTANCE_INTERVAL_FIRST);
+    }
+    assert_eq!(distances.record(later, 0, 50 * MS), Heard::Changed);
+    hear(&mut distances, later, &[50 * MS, 9 * MS]);
+    distances.arrange(later, &class);
+    assert_eq!(steps(&distances, 2), [1, 0]);
+}
+
+/// One that comes up a little, and stays on its step, takes none along that was near.
+#[test]
+fn none_goes_away_for_what_another_one_was() {
+    let mut distances = known(&[10 * MS, 35 * MS, 45 * MS]);
+    let class = [Some(0); 3];
+    distances.arrange(SECOND, &class);
+    assert_eq!(steps(&distances, 3), [0, 0, 1]);
+    distances.record(2 * SECOND, 2, 34 * MS);
+    distances.arrange(2 * SECOND, &class);
+    assert_eq!(steps(&distances, 3), [0, 0, 0], "it comes up rather");
 }
 
 /// One read of many that is not held up tells the distance, for ten minutes at least and twenty at most.
@@ -131,7 +178,16 @@ fn it_settles_at_once() {
                 let time = draws.pick(&[100 * US, 300 * US, MS, 3 * MS, 7 * MS, 20 * MS]);
                 hear_one(&mut distances, now, path, time + draws.below(1_000));
             }
-            moves += distances.arrange(now, &[Some(0); 6]).len();
+            let before = steps(&distances, 6);
+            let moved = distances.arrange(now, &[Some(0); 6]);
+            moves += moved.len();
+            for it in moved.iter().filter(|it| it.to > it.from) {
+                let nearer = (0..6).filter(|&path| distances.step(path) == it.to - 1);
+                let first = nearer.min_by_key(|&path| distances.distance_ns(path)).expect("no step is empty");
+                let first_ns = distances.distance_ns(first).expect("all are known");
+                let apart = before[it.path] > before[first];
+                assert!(apart || it.distance_ns > 4 * first_ns, "{it:?} went away from {first}");
+            }
             assert_eq!(distances.arrange(now, &[Some(0); 6]), []);
             let mut steps = steps(&distances, 6);
             let nearest = (0..6).min_by_key(|&path| distances.distance_ns(path)).unwrap();

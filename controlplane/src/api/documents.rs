@@ -204,7 +204,7 @@ pub struct PathDocument {
     pub group: u32,
     /// `optimized`, `non-optimized` or `standby`: what its storage says, or what is configured instead.
     pub access_state: String,
-    /// Shortest time of a read of one block in ten minutes, with `groups = "latency"`; 0 while unknown.
+    /// Shortest time of a read of one block in 10 to 20 minutes, with `groups = "latency"`; 0 while unknown.
     pub distance_us: u64,
     /// Requests in flight.
     pub inflight: u64,

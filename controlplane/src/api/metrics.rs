@@ -92,6 +92,10 @@ impl Family<'_, '_> {
             Value::Path(read) => {
                 each_path(devices(), |d, p| self.sample(&[("device", &d.name), ("path", &p.name)], read(p)))
             }
+            Value::KnownOfPath(read) => each_path(devices(), |d, p| match read(p) {
+                Some(value) => self.sample(&[("device", &d.name), ("path", &p.name)], value),
+                None => Ok(()),
+            }),
             Value::PathState => each_path(devices(), |d, p| self.path_states(d, p)),
             Value::PathLatency => each_path(devices(), |d, p| self.path_latency(d, p)),
         }

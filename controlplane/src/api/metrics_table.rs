@@ -27,6 +27,8 @@ pub(crate) enum Value {
     Cause(fn(&BudgetCause) -> f64),
     /// One for each path, labels `device`, `path`.
     Path(fn(&PathStatus) -> f64),
+    /// One for each path of which it is known, labels `device`, `path`.
+    KnownOfPath(fn(&PathStatus) -> Option<f64>),
     /// One for each state of each path, labels `device`, `path`, `state`.
     PathState,
     /// Service time of each path, labels `device`, `path`, `quantile`.
@@ -71,7 +73,7 @@ impl Metric {
             Value::Device(_) => "device",
             Value::Cause(_) => "device, path, rule",
             Value::DeviceState => "device, state",
-            Value::Path(_) => "device, path",
+            Value::Path(_) | Value::KnownOfPath(_) => "device, path",
             Value::PathState => "device, path, state",
             Value::PathLatency => "device, path, quantile",
             Value::Node(NodeValue::Build) => "version, node",
@@ -184,8 +186,8 @@ pub const METRICS: &[Metric] = &[
     gauge("holdfast_path_group", "Its group, 1 for the best one", Value::Path(|p| f64::from(p.group))),
     gauge(
         "holdfast_path_distance_seconds",
-        "Shortest read of one block in ten minutes, with groups by latency",
-        Value::Path(|p| p.distance_us as f64 / 1e6),
+        "Shortest read of one block in 10 to 20 minutes, with groups by latency",
+        Value::KnownOfPath(|p| (p.distance_us > 0).then_some(p.distance_us as f64 / 1e6)),
     ),
     gauge("holdfast_path_inflight_requests", "Requests in flight", Value::Path(|p| p.in_flight as f64)),
     gauge("holdfast_path_lanes", "Connections in use", Value::Path(|p| f64::from(p.lanes_up))),

@@ -97,6 +97,7 @@ impl Engine {
             usable.sort_unstable();
         }
         self.choose_members(&usable);
+        self.end_rests();
         self.note_held();
         self.decide_group();
         self.unpark();
@@ -150,9 +151,9 @@ impl Engine {
     fn choose_members(&mut self, usable: &[usize]) {
         let ranks: Vec<(Rank, Nanos)> =
             usable.iter().map(|&path| (self.rank(path), self.ranked_since(path))).collect();
-        // The group in use is that of the paths in use: what was measured of them may have parted them.
+        // A path in use that has come to a better group takes the use with it; one that has come to a lesser is left.
         let in_use = self.active.members.iter().filter(|path| usable.contains(path));
-        let current = in_use.map(|&path| self.rank(path)).max().or(self.active.rank);
+        let current = in_use.map(|&path| self.rank(path)).max().max(self.active.rank);
         self.active.rank = self.failback.choose(self.now, current, &ranks);
         let group: Vec<usize> =
             usable.iter().copied().filter(|&path| Some(self.rank(path)) == self.active.rank).collect();
@@ -176,10 +177,14 @@ impl Engine {
 
     fn choose_one(&mut self, usable: &[usize], group: &[usize]) {
         let current = self.active.members.first().copied();
-        let keeps = current.filter(|path| group.contains(path) && self.paths[*path].writable());
-        let writable = |paths: &[usize]| paths.iter().copied().find(|&path| self.paths[path].writable());
+        let writable = |path: &&usize| self.paths[**path].writable();
+        // Where the group has none that may be written, the best that may; of equal ones that in use, else the first.
+        let of_group = group.iter().filter(writable).map(|&path| self.rank(path)).max();
+        let best = of_group.or_else(|| usable.iter().filter(writable).map(|&path| self.rank(path)).max());
+        let fits = |path: &&usize| self.paths[**path].writable() && Some(self.rank(**path)) == best;
+        let keeps = current.filter(|path| usable.contains(path) && fits(&path));
         let Some(next) =
-            keeps.or_else(|| writable(group)).or_else(|| writable(usable)).or_else(|| group.first().copied())
+            keeps.or_else(|| usable.iter().find(fits).copied()).or_else(|| group.first().copied())
         else {
             self.keep_or_clear();
             return;

@@ -117,21 +117,9 @@ impl Engine {
                     self.note(|_| DecisionPoint::Canary { path: index, service_ns: now - sent });
                 }
             }
-            // One that is out already is asked so that it tells when it is well.
-            _ if !self.paths[index].sick => self.in_trouble(index),
             _ => {}
         }
-        let path = &mut self.paths[index];
-        if !good {
-            path.errors += 1;
-            path.strikes = path.strikes.saturating_add(1);
-        } else if !path.sick {
-            path.strikes = 0;
-        }
-        if path.strikes >= STRIKES && !path.sick && self.has_sibling(index) {
-            let text = format!("{STRIKES} canary reads in a row were answered with an error");
-            self.sicken(index, text);
-        }
+        self.count_probe(index, good);
         let path = &mut self.paths[index];
         let before = path.probation.as_ref().map(|probation| probation.share_ppm(now));
         if path.sick && path.probation.is_none() {
@@ -151,6 +139,25 @@ impl Engine {
         }
         if before != after {
             self.regroup();
+        }
+    }
+
+    /// A read of our own was answered, with an error or not.
+    pub(crate) fn count_probe(&mut self, index: usize, good: bool) {
+        // One that is out already is asked so that it tells when it is well.
+        if !good && !self.paths[index].sick {
+            self.in_trouble(index);
+        }
+        let path = &mut self.paths[index];
+        if !good {
+            path.errors += 1;
+            path.strikes = path.strikes.saturating_add(1);
+        } else if !path.sick {
+            path.strikes = 0;
+        }
+        if path.strikes >= STRIKES && !path.sick && self.has_sibling(index) {
+            let text = format!("{STRIKES} canary reads in a row were answered with an error");
+            self.sicken(index, text);
         }
     }
 }

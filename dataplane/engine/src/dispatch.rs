@@ -244,7 +244,8 @@ impl Engine {
                 room |= (lane.suspicion.is_none() || self.active.last_resort) && lane.has_room();
             }
         }
-        (room && all.in_flight < self.paths[index].program.in_flight).then_some(all)
+        let path = &self.paths[index];
+        (room && all.in_flight < path.program.in_flight && !path.measuring.rests()).then_some(all)
     }
 
     /// A copy is on a lane of this path that may still answer it. The last path never gets a second

@@ -194,6 +194,9 @@ impl Engine {
         self.learn_geometry(index, &offer);
         self.sample_soon();
         self.close_unneeded(slot);
+        if self.lane_at(slot).is_up() {
+            self.paths[index].access_told = offer.access;
+        }
         self.check_recovery();
         self.regroup();
         self.open_lanes();

@@ -5,9 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use policies::{Backoff, Canary, Latency, Portals, Probation};
-use program::{Access, Nanos, PathProgram, PathState};
+use program::{Access, AccessState, Nanos, PathProgram, PathState};
 
 use crate::Offer;
+use crate::rank::Measuring;
 use crate::steering::Steering;
 
 /// What the operator said.
@@ -49,6 +50,8 @@ pub(crate) struct Path {
     pub(crate) silent_counted: bool,
     /// Last offer that was accepted.
     pub(crate) offer: Option<Offer>,
+    /// What its server said of the way to it when it was last accepted.
+    pub(crate) access_told: AccessState,
     /// Why the server was turned away, until it is asked again.
     pub(crate) refusal: Option<String>,
     /// Identity was proven on some lane in this run.
@@ -61,8 +64,7 @@ pub(crate) struct Path {
     pub(crate) failed_before: bool,
     pub(crate) probation: Option<Probation>,
     pub(crate) canary: Canary,
-    /// When it was last read through to tell its distance.
-    pub(crate) measured_at: Option<Nanos>,
+    pub(crate) measuring: Measuring,
     pub(crate) latency: Latency,
     /// When it was last given a request whose time tells how fast it is: not a FLUSH.
     pub(crate) last_used: Nanos,
@@ -101,6 +103,7 @@ impl Path {
             lost_portal: None,
             silent_counted: false,
             offer: None,
+            access_told: AccessState::default(),
             refusal: None,
             proven: false,
             sick: false,
@@ -108,7 +111,7 @@ impl Path {
             failed_before: false,
             probation: None,
             canary,
-            measured_at: None,
+            measuring: Measuring::default(),
             latency: Latency::new(),
             last_used: 0,
             steering: Steering::default(),

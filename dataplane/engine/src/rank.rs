@@ -2,8 +2,10 @@
 //! Where each path stands among the others (design 3.4): what the operator says, what its storage says, and how far
 //! away it is (`policies::group`, `policies::distance`).
 //!
-//! With `groups = "latency"` one block is read through every path that answers, each 10 s, whatever else it does.
-//! These reads are no canaries: one that takes long is held against nobody, as it may wait behind what hosts ask for.
+//! With `groups = "latency"` one block is read through every path that answers, each 10 s, when nothing else is under
+//! way on it. A path that is busy all the time is let come to rest for that: it is given nothing new until what it has is
+//! answered, for 100 ms at most, one path at a time. These reads are no canaries: one that takes long is held against
+//! nobody. An error is one, whoever asks.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -11,7 +13,7 @@ use core::cmp::Reverse;
 
 use nbd::Errno;
 use policies::distance::{Heard, Moved};
-use policies::limits::MICROSECOND;
+use policies::limits::{DISTANCE_INTERVAL, DISTANCE_REST, MICROSECOND};
 use policies::{Rank, group};
 use program::{AccessState, Groups, Nanos};
 
@@ -19,6 +21,24 @@ use crate::engine::Engine;
 use crate::ids::LaneId;
 use crate::lane::Use;
 use crate::path::Admin;
+
+/// Of one path.
+#[derive(Debug, Default)]
+pub(crate) struct Measuring {
+    /// When it was last read through, or that was given up.
+    at: Option<Nanos>,
+    /// It is given nothing new until then, or until it is at rest.
+    rests_until: Option<Nanos>,
+    /// It did not come to rest the last time.
+    restless: bool,
+}
+
+impl Measuring {
+    /// It is to be given nothing new.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests_until.is_some()
+    }
+}
 
 impl Engine {
     /// The rank of a path; those of equal rank are one group.
@@ -38,13 +58,13 @@ impl Engine {
     /// What the operator says of it, or else what its server said when it was last accepted.
     pub(crate) fn access_state(&self, index: usize) -> AccessState {
         let path = &self.paths[index];
-        path.program.access_state.or(path.offer.map(|offer| offer.access)).unwrap_or_default()
+        path.program.access_state.unwrap_or(path.access_told)
     }
 
     /// Since when it has been usable, as far as its group goes: what was measured may have moved it.
     pub(crate) fn ranked_since(&self, index: usize) -> Nanos {
-        let moved = if self.by_distance() { self.distances.changed_at() } else { 0 };
-        self.paths[index].steering.since.max(moved)
+        let nearer = if self.by_distance() { self.distances.nearer_at(index) } else { 0 };
+        self.paths[index].steering.since.max(nearer)
     }
 
     /// How many groups are better than that of the path: 0 = none.
@@ -84,64 +104,136 @@ impl Engine {
     fn tell_moved(&mut self, moved: &Moved) {
         self.decide_moved(moved);
         let [own, nearest] = [moved.distance_ns, moved.nearest_ns].map(|ns| ns / MICROSECOND);
-        let what = if moved.to > moved.from { "further away" } else { "nearer" };
-        let text = format!("its storage is {what} than it was taken for: {own} us, the nearest {nearest} us");
+        let what = if moved.to > moved.from { "a group behind others" } else { "a nearer group" };
+        let text = format!("its storage takes {own} us, the nearest {nearest} us: {what}");
         self.event("path_distance", Some(moved.path), "distance", text);
     }
 
     /// When [`Engine::measure`] has something to do next.
     pub(crate) fn next_measure(&self) -> Option<Nanos> {
-        if !self.by_distance() || self.is_draining() {
+        if !self.by_distance() || self.is_ending() {
             return None;
         }
-        let due = |path: usize| self.lane_to_measure(path).map(|_| self.measure_due(path));
-        (0..self.paths.len()).filter_map(due).min()
+        (0..self.paths.len()).filter_map(|path| self.next_measure_of(path)).min()
     }
 
+    fn next_measure_of(&self, path: usize) -> Option<Nanos> {
+        self.lane_to_measure(path)?;
+        let due = self.measure_due(path);
+        match self.paths[path].measuring.rests_until {
+            _ if due > self.now || self.is_at_rest(path) => Some(due),
+            Some(until) => Some(until),
+            None => self.may_rest().then_some(due),
+        }
+    }
+
+    /// Storage that is to sleep is not woken by it: an idle device is measured as seldom as it is probed.
     fn measure_due(&self, path: usize) -> Nanos {
-        self.distances.next_read(path, self.paths[path].measured_at)
+        let Measuring { at, restless, .. } = self.paths[path].measuring;
+        let Some(last) = at else { return 0 };
+        let due = self.distances.next_read(path, at);
+        if !self.is_busy() && self.distances.distance_ns(path).is_some() {
+            due.max(last.saturating_add(self.program.canary.idle))
+        } else if restless {
+            due.max(last.saturating_add(DISTANCE_INTERVAL))
+        } else {
+            due
+        }
     }
 
-    /// The least busy one that answers. It may be full of host requests: these reads have room of their own.
     fn lane_to_measure(&self, path: usize) -> Option<u16> {
-        let lanes = self.paths[path].lanes.iter().copied();
-        let well = |&slot: &u16| {
+        self.paths[path].lanes.iter().copied().find(|&slot| {
             let lane = self.lane_at(slot);
             lane.is_up() && lane.suspicion.is_none() && lane.has_spare()
-        };
-        lanes.filter(well).min_by_key(|&slot| self.lane_at(slot).in_flight_bytes)
+        })
     }
 
-    /// Timer work: reads through what is due.
+    /// Nothing is under way on it: what waits behind requests tells of them.
+    fn is_at_rest(&self, path: usize) -> bool {
+        let lanes = self.paths[path].lanes.iter().map(|&slot| self.lane_at(slot));
+        lanes.filter(|lane| lane.is_up()).all(|lane| lane.in_flight == 0)
+    }
+
+    /// One path at a time, and not where the last ones are in trouble.
+    fn may_rest(&self) -> bool {
+        !self.active.last_resort && !self.paths.iter().any(|path| path.measuring.rests())
+    }
+
+    /// Timer work: reads through what is due, and lets come to rest what is busy.
     pub(crate) fn measure(&mut self) {
         if self.next_measure().is_none_or(|due| due > self.now) {
             return;
         }
         for path in 0..self.paths.len() {
-            let Some(slot) = self.lane_to_measure(path).filter(|_| self.measure_due(path) <= self.now) else {
-                continue;
-            };
-            self.paths[path].measured_at = Some(self.now);
+            if self.measure_due(path) <= self.now
+                && let Some(slot) = self.lane_to_measure(path)
+            {
+                self.measure_or_rest(path, slot);
+            }
+        }
+    }
+
+    fn measure_or_rest(&mut self, path: usize, slot: u16) {
+        let now = self.now;
+        if self.is_at_rest(path) {
+            self.paths[path].measuring = Measuring { at: Some(now), ..Measuring::default() };
             let offer = self.lane_at(slot).offer();
             let len = u64::from(offer.min_block_bytes.max(512)).min(offer.size_bytes);
             if len > 0 {
-                self.internal_read(slot, Use::Distance { sent_at: self.now }, 0, len);
+                self.internal_read(slot, Use::Distance { sent_at: now }, 0, len);
+            }
+            return;
+        }
+        match self.paths[path].measuring.rests_until {
+            Some(until) if until <= now => {
+                let given_up = Measuring { at: Some(now), restless: true, ..Measuring::default() };
+                self.paths[path].measuring = given_up;
+            }
+            None if self.may_rest() => {
+                self.paths[path].measuring.rests_until = Some(now.saturating_add(DISTANCE_REST));
+            }
+            _ => {}
+        }
+    }
+
+    /// A path that is not to be measured any more, or cannot be, is not kept waiting for it.
+    pub(crate) fn end_rests(&mut self) {
+        for path in 0..self.paths.len() {
+            if self.paths[path].measuring.rests() && self.next_measure_of(path).is_none() {
+                self.paths[path].measuring.rests_until = None;
             }
         }
     }
 
     pub(crate) fn measured(&mut self, id: LaneId, sent_at: Nanos, result: Result<(), Errno>) {
         let lane = self.lane_mut(id);
-        let path = lane.path;
-        if result.is_err() || !lane.is_up() || !lane.tells_speed(sent_at) {
+        let (path, tells) = (lane.path, lane.is_up() && lane.tells_speed(sent_at));
+        self.count_probe(path, result.is_ok());
+        if result.is_err() || !tells || !self.by_distance() {
             return;
         }
         match self.distances.record(self.now, path, self.now - sent_at) {
             Heard::Nothing => return,
-            // It takes its place at once: the delay of a failback is for returning.
-            Heard::Known => self.failback.force(),
+            Heard::Known => self.place_known(path),
             Heard::Changed => {}
         }
         self.regroup();
+    }
+
+    /// A path is known for the first time. If it is nearer than those in use, or they are further than it was thought,
+    /// the nearest takes its place at once: the delay of a failback is for returning. Only among paths of one class: another
+    /// one's failback is none of its business.
+    fn place_known(&mut self, path: usize) {
+        self.arrange_distances();
+        let of_class = |rank: &Rank| Rank { distance: Reverse(0), ..*rank };
+        let Some(current) = self.active.rank.filter(|rank| of_class(rank) == of_class(&self.rank(path)))
+        else {
+            return;
+        };
+        let usable =
+            (0..self.paths.len()).filter(|&index| self.paths[index].steering.is_of(self.active.best));
+        let best =
+            usable.map(|index| self.rank(index)).filter(|rank| of_class(rank) == of_class(&current)).max();
+        self.active.rank = self.active.rank.max(best);
     }
 }

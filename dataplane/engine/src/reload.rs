@@ -8,8 +8,8 @@
 
 use alloc::string::String;
 
-use policies::{Canary, failback::When};
-use program::{DeviceProgram, Failback, PathCommand, PathProgram};
+use policies::{Canary, Distances, failback::When};
+use program::{DeviceProgram, Failback, Groups, PathCommand, PathProgram};
 
 use crate::Close;
 use crate::engine::{Engine, selector_kind};
@@ -44,6 +44,9 @@ impl Engine {
         self.selector.set_kind(selector_kind(program.selector));
         self.failback.set_when(failback_when(program.failback));
         self.hedges.set_program(&program);
+        if program.groups == Groups::Priority {
+            self.distances = Distances::new(self.paths.len());
+        }
         self.identity.declared = program.identity.is_some();
         self.program = program;
         self.time_doubts();
@@ -91,6 +94,8 @@ impl Engine {
         let (Some(old), Some(added)) = (old, self.paths.len().checked_sub(1)) else { return };
         self.paths[added].proven = core::mem::take(&mut self.paths[old].proven);
         self.paths[old].successor = Some(added);
+        self.paths[added].access_told = self.paths[old].access_told;
+        self.distances.inherit(old, added);
         self.inherit_opinions(old, added);
         if self.paths[old].program.same_cache == new.same_cache {
             self.paths[added].domain = self.paths[old].domain;

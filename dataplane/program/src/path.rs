@@ -13,7 +13,7 @@ pub struct PathProgram {
     pub uri: String,
     /// Where it leads.
     pub target: Target,
-    /// Higher wins; paths of equal priority form a group. Default 50.
+    /// Higher wins; paths of equal priority form a group, but for access states and distances. Default 50.
     pub priority: u32,
     /// What the storage says of this path, whatever it says itself; `None`: what it says.
     pub access_state: Option<AccessState>,

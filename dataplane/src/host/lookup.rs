@@ -48,11 +48,13 @@ impl Reactor {
                     let program = self.program.devices.iter().find(|device| device.name == name);
                     let alone = program.is_some_and(|device| device.host_sessions == HostSessions::Exclusive);
                     let mut info = export_info(&name, &geometry, alone);
-                    if export.gate.is_none() {
-                        info.contexts.push(NODE_CONTEXT.to_owned());
-                    }
-                    if let Some(access) = program.and_then(|device| device.told_access) {
-                        info.contexts.push(access_context(access.as_str()));
+                    // To be read, and not selected: no BLOCK_STATUS answers for them.
+                    if purpose == Purpose::ListContexts {
+                        if export.gate.is_none() {
+                            info.contexts.push(NODE_CONTEXT.to_owned());
+                        }
+                        let told = program.and_then(|device| device.told_access);
+                        info.contexts.extend(told.map(|access| access_context(access.as_str())));
                     }
                     self.handshake_answer_plain(key, info, export.gate.as_deref(), purpose);
                 } else if shaking.waited {

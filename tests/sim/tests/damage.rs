@@ -6,7 +6,7 @@ use sim::sabotage::Sabotage;
 use sim::switches::{SABOTAGES, hunt, reasons};
 
 /// Seeds within which it must be found.
-const MOST: u64 = 3000;
+const MOST: u64 = 6000;
 
 fn found(rule: &str) {
     let rules = Rules::without(rule).expect("a switch");

@@ -22,7 +22,7 @@ pub(crate) const DEVICE: &[Key] = &[
         Kind::Choice(&["priority", "latency"]),
         Text("\"priority\""),
         "Whether paths of equal `priority` and access state are one group, or one for each step of distance: the storage is \
-         measured through each path, and what takes more than 4 times as long as the nearest is a group behind it.",
+         measured through each path at rest, and what takes more than 4 times as long as the nearest is a group behind it.",
     ),
     Key::new(
         "selector",

@@ -22,8 +22,8 @@ pub(crate) const PATH: &[Key] = &[
         "priority",
         Kind::Integer { min: 0, max: 1000 },
         Text("50"),
-        "Higher wins: paths of equal priority form a group, and a group is used only when no better one has a usable \
-         path.",
+        "Higher wins: paths of equal priority form a group (but for `access_state` and the device's `groups`), and a group \
+         is used only when no better one has a usable path.",
     ),
     Key::new(
         "access_state",

@@ -7,6 +7,7 @@
 use policies::Rank;
 use policies::distance::Moved;
 use policies::explain::{Decision, Limit};
+use policies::group::AccessState;
 use program::{AccessPolicy, Exclusive, Failback, Nanos, NoPath};
 
 use crate::engine::Engine;
@@ -135,6 +136,15 @@ impl Engine {
                 .count("usable paths", usable, Limit::Informs)
                 .until("no path of it is usable, or a better group is and the failback rule lets it"),
         };
+        let decision = match self.active.rank {
+            Some(rank) if rank.distance.0 > 0 => {
+                decision.count("its steps of distance", u64::from(rank.distance.0), Limit::Informs)
+            }
+            Some(rank) if rank.access < AccessState::Optimized => {
+                decision.count(ACCESS_STATE, rank.access as u64, Limit::Informs)
+            }
+            _ => decision,
+        };
         let others = self.usable().any(|path| Some(self.rank(path)) < self.active.rank);
         let decision = if others {
             decision.refused("use lower groups too", "a better one has a usable path")
@@ -206,9 +216,10 @@ impl Engine {
         let decision = if away {
             decision
                 .refused("use it like the others", "what it is given takes so much longer")
-                .until("it is at most twice as far as the nearest, or `groups = \"priority\"`")
+                .until("it is at most twice as far as the nearer ones, or `groups = \"priority\"`")
         } else {
-            decision.until("it is more than 4 times as far as the nearest, or `groups = \"priority\"`")
+            decision
+                .until("it is more than 4 times as far as others of its group, or `groups = \"priority\"`")
         };
         self.decide(&decision);
     }

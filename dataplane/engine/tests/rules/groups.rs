@@ -235,7 +235,9 @@ fn one_group_again_by_a_reload() {
     assert_eq!(states(&rig.script), ["up", "up"]);
     assert_eq!(paths(&rig.script)[1].distance_us, 0);
     rig.script.event(Event::Program(Box::new(by_latency(2))));
-    assert_eq!(states(&rig.script), ["up", "standby"], "it is known already");
+    assert_eq!(states(&rig.script), ["up", "up"], "what was measured long ago counts no more");
+    rig.run(5 * SECOND);
+    assert_eq!(states(&rig.script), ["up", "standby"]);
 }
 
 #[test]
@@ -253,4 +255,156 @@ fn why_a_far_path_stands_by_is_explained() {
     assert_eq!(far.present.what, "stands by");
     let step = far.present.figures.iter().find(|it| it.name == "steps of distance").expect("told");
     assert_eq!((step.value, step.limit), (1, Some((program::Comparison::AtMost, 0))));
+}
+
+/// A host that never pauses: the near storage has a queue before it, and is near all the same. It is let come to rest for
+/// a moment each 10 s, which costs next to nothing.
+#[test]
+fn a_busy_path_is_measured_at_rest() {
+    let mut rates = Vec::new();
+    for groups in [Groups::Latency, Groups::Priority] {
+        let mut program = DeviceProgram {
+            access: AccessPolicy::ActivePassive,
+            failback: Failback::Manual,
+            groups,
+            ..device(2)
+        };
+        program.paths[0].in_flight = 64;
+        // One at a time, 32 in flight: a read that waits its turn takes 10 ms, and the far one at rest takes 5.
+        let mut rig = Rig::new(Script::up(&program), &[300 * US, 5 * MILLISECOND], 1, 32);
+        rig.run(400 * SECOND);
+        assert_eq!(states(&rig.script), ["up", "standby"]);
+        if groups == Groups::Latency {
+            let told = paths(&rig.script);
+            assert_eq!(told.iter().map(|path| path.distance_us).collect::<Vec<_>>(), [300, 5_000]);
+            assert_eq!(rig.sent[1], 0, "nothing ever went the long way");
+        }
+        rates.push(rig.rate(10 * SECOND, 390 * SECOND));
+    }
+    assert!(rates[0] > 0.995 * rates[1], "{rates:?} answers a second");
+}
+
+/// A path whose requests take long does not come to rest in 100 ms: it is not kept waiting for longer, nor often.
+#[test]
+fn a_path_that_does_not_come_to_rest_is_let_go_on() {
+    let rate = |groups| {
+        let program = DeviceProgram { access: AccessPolicy::ActivePassive, groups, ..device(2) };
+        let mut rig = Rig::new(Script::up(&program), &[400 * MILLISECOND; 2], 8, 8);
+        rig.run(300 * SECOND);
+        assert_eq!(rig.script.state(0), "up");
+        rig.rate(10 * SECOND, 290 * SECOND)
+    };
+    let (measured, plain) = (rate(Groups::Latency), rate(Groups::Priority));
+    assert!(measured > 0.97 * plain, "{measured} of {plain} answers a second");
+}
+
+/// The path in use comes to a lesser group, by an operator or by what is measured: that is leaving, and at once.
+#[test]
+fn a_path_in_use_that_becomes_lesser_is_left_at_once() {
+    let mut program =
+        DeviceProgram { access: AccessPolicy::ActivePassive, failback: Failback::Manual, ..device(2) };
+    program.paths[0].priority = 60;
+    for state in [None, Some(AccessState::Standby)] {
+        let mut s = Script::up(&program);
+        assert_eq!(used(&mut s), [0]);
+        let mut changed = program.clone();
+        changed.paths[0].priority = if state.is_none() { 40 } else { 50 };
+        changed.paths[0].access_state = state;
+        s.event(Event::Program(Box::new(changed)));
+        assert_eq!(used(&mut s), [1], "{state:?}");
+    }
+    let program = DeviceProgram { groups: Groups::Latency, ..device(2) };
+    let program =
+        DeviceProgram { access: AccessPolicy::ActivePassive, failback: Failback::Manual, ..program };
+    let mut rig = Rig::new(Script::up(&program), &[MILLISECOND; 2], 16, 1);
+    rig.run(5 * SECOND);
+    assert_eq!(states(&rig.script), ["up", "standby"]);
+    rig.service[0] = 20 * MILLISECOND;
+    rig.run(21 * 60 * SECOND);
+    assert_eq!(states(&rig.script), ["standby", "up"]);
+}
+
+/// What becomes known of distances is no word on a failback that an operator keeps to himself.
+#[test]
+fn what_is_measured_forces_no_other_failback() {
+    let mut program = DeviceProgram { failback: Failback::Manual, ..device(3) };
+    program.paths[0].priority = 60;
+    let mut rig = Rig::new(Script::up(&program), &[MILLISECOND; 3], 16, 4);
+    rig.run(SECOND);
+    rig.set(0, Link::Down);
+    rig.run(SECOND);
+    rig.set(0, Link::Well);
+    rig.run(30 * SECOND);
+    assert_eq!(states(&rig.script), ["standby", "up", "up"]);
+    rig.script.event(Event::Program(Box::new(DeviceProgram { groups: Groups::Latency, ..program })));
+    rig.run(30 * SECOND);
+    assert!(paths(&rig.script).iter().all(|path| path.distance_us > 0), "all are known");
+    assert_eq!(states(&rig.script), ["standby", "up", "up"]);
+}
+
+/// A far path that is changed is known to be far, and a new one gets no requests before it is known.
+#[test]
+fn a_changed_path_keeps_its_distance_and_a_new_one_waits() {
+    let service = [300 * US, 9 * MILLISECOND, 20 * MILLISECOND];
+    let mut rig = Rig::new(Script::up(&by_latency(2)), &service, 16, 4);
+    rig.run(5 * SECOND);
+    let before = rig.sent[1];
+    let mut program = by_latency(3);
+    program.paths[1].in_flight += 1;
+    rig.script.event(Event::Program(Box::new(program)));
+    rig.run(30 * SECOND);
+    let told = paths(&rig.script);
+    assert_eq!(told.iter().map(|path| path.state.as_str()).collect::<Vec<_>>(), ["up", "standby", "standby"]);
+    assert_eq!((rig.sent[1], rig.sent[2]), (before, 0), "no request went the long way");
+    assert_eq!(told.iter().map(|path| path.group).collect::<Vec<_>>(), [1, 2, 2]);
+}
+
+/// Active-passive, and the best group can only be read: the best one that can be written is used, not the first.
+#[test]
+fn of_several_lesser_groups_the_best_is_written() {
+    let mut program = DeviceProgram { access: AccessPolicy::ActivePassive, ..device(3) };
+    for (path, priority) in [(0, 60), (1, 10), (2, 50)] {
+        program.paths[path].priority = priority;
+    }
+    program.paths[0].read_only = true;
+    let mut s = Script::up(&program);
+    assert_eq!(states(&s), ["standby", "standby", "up"]);
+    s.reset(2);
+    assert_eq!(used(&mut s), [1]);
+    s.open_path(2, offer());
+    s.wait_alive(130 * SECOND, |_| true);
+    assert_eq!(states(&s), ["standby", "standby", "up"]);
+}
+
+/// A read that measures and is answered with an error is an error of the path, as a canary's is.
+#[test]
+fn an_error_of_a_read_that_measures_counts() {
+    let mut s = Script::up(&by_latency(2));
+    for _ in 0..policies::limits::STRIKES {
+        s.wait(SECOND);
+        while let Some(sent) = s.sent.pop_front() {
+            s.answer(sent, if sent.path == 1 { Err(nbd::Errno::Io) } else { Ok(()) });
+        }
+    }
+    assert_eq!(states(&s), ["up", "down"]);
+    assert!(s.reason(1).contains("in a row were answered with an error"), "{}", s.reason(1));
+}
+
+/// Storage that is to sleep: while nobody asks, it is read as seldom as `canary.idle` says.
+#[test]
+fn idle_storage_is_not_woken() {
+    let mut program = by_latency(2);
+    program.canary.idle = 600 * SECOND;
+    let mut s = Script::up(&program);
+    s.wait_alive(20 * SECOND, |_| true);
+    let mut reads = 0;
+    for _ in 0..36_000 {
+        s.wait(100 * MILLISECOND);
+        for sent in std::mem::take(&mut s.sent) {
+            reads += 1;
+            s.answer(sent, Ok(()));
+        }
+    }
+    assert!(reads <= 2 * 2 * 8, "{reads} reads in an hour");
+    assert!(paths(&s)[0].distance_us > 0);
 }
