@@ -270,6 +270,8 @@ impl Oracle {
     /// is there all the same. Until the next write any content may show that ever was there.
     pub fn open(&mut self, sector: usize) {
         self.trimmed[sector] = self.trimmed[sector].max(self.promised[sector]);
+        // What a ghost left here is a part of what was told.
+        self.haunted[sector] = None;
         self.release(sector);
     }
 

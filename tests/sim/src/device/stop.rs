@@ -127,9 +127,11 @@ impl Device {
     /// What keeps it here; see the module header.
     pub(super) fn stays_for(&self, env: &Env) -> Option<&'static str> {
         let blind = env.servers.iter().any(|server| server.other_data || server.smaller);
+        // Unless it is a part of what was told to be lost.
+        let haunted = self.recorded_loss.is_none() && self.oracle.is_haunted_anywhere(env.now);
         let reasons = [
             (self.engine.has_ghosts(), "a ghost that may be repaired"),
-            (self.oracle.is_haunted_anywhere(env.now), "a ghost that landed"),
+            (haunted, "a ghost that landed"),
             (self.oracle.is_uncertain(), "a loss that nobody can know of"),
             (blind, "a server with other data"),
         ];
