@@ -102,6 +102,11 @@ impl Engine {
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
             self.decide_late_reply(answered.path, answered.piece, answered.slot.sent_at);
+            if result.is_ok() && answered.flush_after && self.active.write_through {
+                // W18: it is in a cache that is not shared, and may come out of it over what is newer.
+                self.emulate_fua(answered);
+                return;
+            }
             if self.pieces.get(answered.piece).ghost {
                 self.ghost_settled(answered.piece, result.is_ok());
             }
@@ -210,7 +215,12 @@ impl Engine {
         let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
         if !lane.is_up() || !lane.has_spare() {
-            if !answered.moved {
+            if self.active.write_through && self.rules.w4_doubt {
+                // W18: no FLUSH can follow it there, and what is in a cache that is not shared may come out at any time.
+                self.pieces.get_mut(answered.piece).copies += 1;
+                self.doubt(answered.piece, answered.path, answered.lane);
+            }
+            if !answered.moved && self.pieces.get(answered.piece).state != PieceState::Done {
                 self.requeue(answered.piece);
             }
             return;

@@ -3,6 +3,8 @@
 //! no reply came. The storage may have executed it, may do so later, or never
 //! (semantics 2.1).
 //!
+//! So is a write that was answered by a cache that is not shared, where no FLUSH can follow it any more (W18).
+//!
 //! A doubt counts as a copy of its piece. While it stands, the piece's range is
 //! locked: by the request as long as that is open, afterwards by a quarantine.
 //! What ends it:
@@ -80,6 +82,14 @@ impl Engine {
         match self.program.unproven {
             Unproven::Hold if self.rules.w13_hold => None,
             Unproven::Assume | Unproven::Hold => Some(since + quiesce),
+        }
+    }
+
+    /// The connection is gone only now: what is in doubt since before may still be carried out from now on.
+    pub(crate) fn date_doubts(&mut self, lane: LaneId) {
+        let (since, expires) = (self.now, self.doubt_expires(self.now));
+        for doubt in self.doubts.iter_mut().filter(|doubt| doubt.lane == lane) {
+            (doubt.since, doubt.expires) = (since, expires);
         }
     }
 

@@ -50,6 +50,7 @@ impl Engine {
         for slot in slots.iter().rev().filter(is_piece) {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
+        self.date_doubts(id);
         self.domain_lost_lane(index);
         for slot in slots.iter().filter(|slot| !is_piece(slot)) {
             self.slot_lost(&lane, slot, sent_bytes, finished);

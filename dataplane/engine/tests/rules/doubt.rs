@@ -283,6 +283,47 @@ fn a_write_that_an_unshared_cache_holds_is_in_doubt() {
     }
 }
 
+/// The same if it was moved for its age and its reply comes late: it is in that cache, no FLUSH can follow it there,
+/// and what is newer waits until it is taken to be over.
+#[test]
+fn a_late_write_in_an_unshared_cache_is_in_doubt() {
+    let program = DeviceProgram { coherent: Coherence::Incoherent, ..device(2) };
+    let mut s = Script::new(&program);
+    s.open_all(&without(Flags::SEND_FUA));
+    let write = s.request(Write, 0, 4096);
+    let late = s.take();
+    let dead = late.path;
+    let alive = |s: &mut Script| {
+        s.wait_alive(SECOND / 10, |sent| sent.path != dead);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path != dead) {
+            let sent = s.sent.remove(at).expect("just found");
+            s.answer(sent, Ok(()));
+        }
+    };
+    while s.result(write).is_none() {
+        assert!(s.now < 30 * SECOND, "it is moved and answered");
+        alive(&mut s);
+    }
+    while s.engine.status(s.now).paths[dead].zombies == 0 {
+        assert!(s.now < 60 * SECOND, "it is given up");
+        alive(&mut s);
+    }
+    s.answer(late, Ok(()));
+    let answered = s.now;
+    assert_eq!(s.engine.status(s.now).quarantined, 1, "W18: it is in a cache of its own");
+    if s.closing.iter().any(|(lane, _)| *lane == late.lane) {
+        s.down(late.lane, engine::LaneFault::ByUs);
+    }
+    let newer = s.request(Write, 0, 4096);
+    while s.result(newer).is_none() {
+        assert!(s.now < answered + 30 * SECOND, "{:?}", s.events);
+        alive(&mut s);
+    }
+    let waited = s.now - answered;
+    assert!((5 * SECOND..6 * SECOND).contains(&waited), "{} ms", waited / 1_000_000);
+    assert!(s.events.contains(&"quarantine_unproven"), "{:?}", s.events);
+}
+
 /// The same while its connection stands: known alive, it is waited for up to the hold, and let go then (W13).
 #[test]
 fn a_write_that_an_unshared_cache_holds_is_let_go_at_the_hold() {
