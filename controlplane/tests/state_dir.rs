@@ -152,6 +152,44 @@ fn a_loss_is_remembered_until_it_is_cleared() {
     assert!(state.loss("vol0").is_some_and(|why| why.contains("cannot be read")));
 }
 
+/// W10: a volume that has another name now, over a crash or by a reload: what is in doubt of it goes with its paths.
+#[test]
+fn a_marker_of_another_name_is_taken_over() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = StateDir::open(dir.path()).expect("opened");
+    let marked = |name, uris: &[&str]| state.mark_running(name, uris).expect("marked");
+    marked("old", &["nbd://a", "nbd://b"]);
+    marked("stays", &["nbd://s"]);
+    assert_eq!(state.others_over("new", &["nbd://x"]), []);
+    for (uris, left) in [(&["nbd://b"][..], Left::Elsewhere), (&["nbd://a", "nbd://b"][..], Left::OnThese)] {
+        let others = state.others_over("new", uris);
+        assert_eq!(others.len(), 1, "{uris:?}");
+        assert_eq!(state.take_over("new", uris, &others, &["new", "stays"]).expect("taken over"), left);
+        assert_eq!(state.others_over("new", uris), [], "its marker is gone");
+        // What it left is this one's now, over any number of crashes.
+        assert_ne!(marked("new", &["nbd://b"]), Left::Nothing);
+        state.mark_clean("new").expect("noted");
+        assert_eq!(marked("new", &["nbd://b"]), Left::Nothing);
+        state.mark_clean("new").expect("noted");
+        marked("old", &["nbd://a", "nbd://b"]);
+    }
+    // One that is served itself keeps its marker.
+    let others = state.others_over("new", &["nbd://s"]);
+    assert_eq!(
+        state.take_over("new", &["nbd://s"], &others, &["new", "stays"]).expect("noted"),
+        Left::OnThese
+    );
+    assert_eq!(marked("stays", &["nbd://s"]), Left::OnThese);
+    // One that cannot be read may be of any.
+    fs::create_dir(dir.path().join("devices/broken.running")).expect("in the way");
+    let others = state.others_over("free", &["nbd://f"]);
+    assert_eq!(others.len(), 1);
+    assert_eq!(
+        state.take_over("free", &["nbd://f"], &others, &["free", "broken"]).expect("noted"),
+        Left::Elsewhere
+    );
+}
+
 /// W10: a path that was taken out is remembered until a clean stop, over any number of crashes.
 #[test]
 fn a_marker_remembers_paths_that_are_gone() {

@@ -3,13 +3,14 @@
 //!
 //! A reactor must not wait for whoever listens, so reports go to a bounded queue that a
 //! thread of its own empties into the callback. When the listener is too slow the oldest
-//! reports are dropped; how many is told with the next one.
+//! reports are dropped; how many is told with the next one. What is recorded for the next process (that writes are lost,
+//! that a device left nothing in doubt) has a queue of its own and is never dropped: there are few of these.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use program::{Report, ReportKind};
 
 use crate::limits::REPORTS_MAX;
@@ -19,6 +20,7 @@ pub type ReportSink = Box<dyn Fn(Report) + Send + Sync>;
 
 struct Shared {
     queue: ArrayQueue<Report>,
+    kept: SegQueue<Report>,
     dropped: AtomicU64,
     stop: AtomicBool,
 }
@@ -35,6 +37,7 @@ impl Reports {
     pub(crate) fn start(sink: ReportSink) -> std::io::Result<(Self, JoinHandle<()>)> {
         let shared = Arc::new(Shared {
             queue: ArrayQueue::new(REPORTS_MAX),
+            kept: SegQueue::new(),
             dropped: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
@@ -50,6 +53,10 @@ impl Reports {
         // push nothing else out.
         let lost = match report.kind {
             ReportKind::Decision(_) => self.shared.queue.push(report).err(),
+            ReportKind::Loss(_) | ReportKind::Clean => {
+                self.shared.kept.push(report);
+                None
+            }
             _ => self.shared.queue.force_push(report),
         };
         if lost.is_some() {
@@ -68,7 +75,7 @@ fn deliver(shared: &Shared, sink: &ReportSink) {
     loop {
         // Read before the queue is emptied: what was sent before `stop` is delivered.
         let stop = shared.stop.load(Ordering::Acquire);
-        while let Some(report) = shared.queue.pop() {
+        while let Some(report) = shared.kept.pop().or_else(|| shared.queue.pop()) {
             let dropped = shared.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 sink(loss(&report, dropped));
@@ -110,6 +117,33 @@ mod tests {
         reports.stop();
         thread.join().unwrap();
         assert!(seen.lock().unwrap().iter().copied().eq(0..100));
+    }
+
+    /// F9, W10: what the next process must know outlives any storm.
+    #[test]
+    fn what_is_recorded_is_never_dropped() {
+        let gate = Arc::new(Mutex::new(()));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (sink_gate, sink_seen) = (gate.clone(), seen.clone());
+        let held = gate.lock().unwrap();
+        let sink = move |report: Report| {
+            drop(sink_gate.lock().unwrap());
+            sink_seen.lock().unwrap().push(report.kind);
+        };
+        let (reports, thread) = Reports::start(Box::new(sink)).unwrap();
+        let kept = [ReportKind::Loss(Some("it is gone".into())), ReportKind::Loss(None), ReportKind::Clean];
+        for kind in kept.clone() {
+            reports.send(Report { at: 0, device: "d".into(), kind });
+        }
+        for at in 0..2 * REPORTS_MAX as u64 {
+            reports.send(report(at));
+        }
+        drop(held);
+        reports.stop();
+        thread.join().unwrap();
+        let seen = seen.lock().unwrap();
+        let recorded: Vec<&ReportKind> = seen.iter().filter(|kind| kept.contains(kind)).collect();
+        assert!(recorded.into_iter().eq(&kept), "all, and in order");
     }
 
     #[test]

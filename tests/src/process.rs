@@ -214,7 +214,17 @@ impl Process {
     pub fn stop(&self) {
         self.signal_group(Signal::SIGSTOP);
         let what = format!("{} to be stopped", self.name);
-        wait::until_true(&what, || self.state() == Some('T'));
+        wait::until_true(&what, || self.thread_states().iter().all(|state| *state == 'T'));
+    }
+
+    /// Each thread stops when it next runs: the first one says nothing of those that read sockets.
+    fn thread_states(&self) -> Vec<char> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        let state = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            text.rsplit_once(") ")?.1.chars().next()
+        };
+        tasks.flatten().filter_map(state).collect()
     }
 
     /// Lets it go on.
@@ -269,11 +279,6 @@ impl Process {
     pub fn ended_after(&mut self, start: Instant, bound: Duration) -> (Exit, Duration) {
         let exit = self.wait_within(bound);
         (exit, start.elapsed())
-    }
-
-    fn state(&self) -> Option<char> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
-        text.rsplit_once(") ")?.1.chars().next()
     }
 
     fn pid(&self) -> Pid {

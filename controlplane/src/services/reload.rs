@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A changed configuration file becomes the next program, or changes nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use crate::config::{Config, Environment, Findings, LoadError, load};
 use crate::log;
 use crate::plane::CommandFailed;
 use crate::services::recorder::is_recorded;
-use crate::state::{Left, StateDir};
+use crate::state::{Left, OtherMarker, StateDir};
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -121,6 +122,10 @@ pub(crate) fn prepare(
 /// A device that goes on keeps the record it was started with: the data plane
 /// compares programs to see which devices changed, and knows better by now.
 fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option<&StateDir>) {
+    // As the process before this one, or the program before this one, left them: before any is noted anew.
+    let others = others_over(program, running, state);
+    let names: Vec<String> = program.devices.iter().map(|device| device.name.clone()).collect();
+    let served: Vec<&str> = names.iter().map(String::as_str).collect();
     for device in program.devices.iter_mut().filter(|device| is_recorded(device)) {
         let known =
             running.and_then(|running| running.devices.iter().find(|known| known.name == device.name));
@@ -131,12 +136,13 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
                 device.lost_writes.clone_from(&known.lost_writes);
                 if let Some(state) = state {
                     // Before anything is sent over a new path.
-                    mark_running(state, device);
+                    mark_running(state, device, &[], &served);
                 }
             }
             (None, Some(state)) => {
                 device.recorded = state.load(&device.name);
-                let left = mark_running(state, device);
+                let others = others.get(&device.name).map_or(&[][..], Vec::as_slice);
+                let left = mark_running(state, device, others, &served);
                 device.unclean = left != Left::Nothing;
                 device.left_elsewhere = left == Left::Elsewhere;
                 device.lost_writes = state.loss(&device.name);
@@ -146,10 +152,26 @@ fn fill_recorded(program: &mut Program, running: Option<&Program>, state: Option
     }
 }
 
-/// What an earlier process that served the device and did not end in order has left (W10).
-fn mark_running(state: &StateDir, device: &DeviceProgram) -> Left {
-    let uris: Vec<&str> = device.paths.iter().map(|path| path.uri.as_str()).collect();
-    match state.mark_running(&device.name, &uris) {
+/// By new devices: who else is or was served over their paths. A device that is renamed, over a crash or by a reload, has left
+/// in doubt what it left under its old name.
+fn others_over(
+    program: &Program,
+    running: Option<&Program>,
+    state: Option<&StateDir>,
+) -> BTreeMap<String, Vec<OtherMarker>> {
+    let Some(state) = state else { return BTreeMap::new() };
+    let runs = |name: &str| running.is_some_and(|running| running.devices.iter().any(|it| it.name == name));
+    let new = program.devices.iter().filter(|device| is_recorded(device) && !runs(&device.name));
+    new.map(|device| (device.name.clone(), state.others_over(&device.name, &uris(device)))).collect()
+}
+
+fn uris(device: &DeviceProgram) -> Vec<&str> {
+    device.paths.iter().map(|path| path.uri.as_str()).collect()
+}
+
+/// What an earlier process that served the device, under whatever name, and did not end in order has left (W10).
+fn mark_running(state: &StateDir, device: &DeviceProgram, others: &[OtherMarker], served: &[&str]) -> Left {
+    match state.take_over(&device.name, &uris(device), others, served) {
         Ok(left) => left,
         Err(error) => {
             let text = "it cannot be noted that this device is served: after a crash of this node the next start would not wait for writes in doubt; this one does, for what was noted before is not known";

@@ -50,6 +50,14 @@ pub enum Left {
     Elsewhere,
 }
 
+/// The marker of another device that is, or was, served over one of the same paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherMarker {
+    file: PathBuf,
+    /// Empty: it cannot be read.
+    uris: BTreeSet<String>,
+}
+
 /// An open state directory; nobody else has it while this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -173,6 +181,53 @@ impl StateDir {
             // A marker without paths is of an earlier version.
             Some(_) if !had.is_empty() && had.iter().all(|uri| uris.contains(uri)) => Left::OnThese,
             Some(_) => Left::Elsewhere,
+        })
+    }
+
+    /// Markers of other devices that name one of these `uris`: the volume had another name. One that cannot be read may.
+    pub fn others_over(&self, device: &str, uris: &[&str]) -> Vec<OtherMarker> {
+        let own = self.marker_file(device);
+        let Ok(entries) = fs::read_dir(self.path.join("devices")) else { return Vec::new() };
+        let files = entries.flatten().map(|entry| entry.path());
+        let markers = files.filter(|file| file.extension().is_some_and(|it| it == "running") && *file != own);
+        let read = |file: PathBuf| {
+            let text = read_bounded(&file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let named: BTreeSet<String> =
+                text.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+            OtherMarker { file, uris: named }
+        };
+        let ours = |marker: &OtherMarker| {
+            marker.uris.is_empty() || uris.iter().any(|uri| marker.uris.contains(*uri))
+        };
+        markers.map(read).filter(ours).collect()
+    }
+
+    /// Like [`StateDir::mark_running`], for a device whose paths `others` were served over under another name: what they left
+    /// is this one's. The markers of those that are not among `served` are gone when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn take_over(
+        &self,
+        device: &str,
+        uris: &[&str],
+        others: &[OtherMarker],
+        served: &[&str],
+    ) -> io::Result<Left> {
+        let theirs = || others.iter().flat_map(|other| &other.uris).map(String::as_str);
+        let all: Vec<&str> = uris.iter().copied().chain(theirs()).collect();
+        let own = self.mark_running(device, &all)?;
+        let kept: Vec<PathBuf> = served.iter().map(|name| self.marker_file(name)).collect();
+        for other in others.iter().filter(|other| !kept.contains(&other.file)) {
+            remove(&other.file, &self.path.join("devices"))?;
+        }
+        let elsewhere =
+            others.iter().any(|other| other.uris.is_empty()) || theirs().any(|uri| !uris.contains(&uri));
+        Ok(match own {
+            _ if elsewhere => Left::Elsewhere,
+            Left::Nothing if !others.is_empty() => Left::OnThese,
+            own => own,
         })
     }
 

@@ -505,12 +505,14 @@ impl Engine {
         if !self.rules.f9_sticky {
             return;
         }
-        let told = match self.lost_writes.take() {
+        let told = match &self.lost_writes {
             None => text,
-            Some(before) => one_more_loss(before, &text),
+            Some(before) => one_more_loss(before.clone(), &text),
         };
-        self.act(Action::Report(ReportKind::Loss(Some(told.clone()))));
-        self.lost_writes = Some(told);
+        if self.lost_writes.as_ref() != Some(&told) {
+            self.act(Action::Report(ReportKind::Loss(Some(told.clone()))));
+            self.lost_writes = Some(told);
+        }
     }
 }
 

@@ -124,13 +124,22 @@ impl Device {
         }
     }
 
+    /// Some server still has a write of ours, on whatever connection. A gate may have dropped them without our hearing of it.
+    fn may_land(&self) -> bool {
+        self.live.iter().any(|&index| {
+            let conn = &self.conns[index as usize];
+            let ops = conn.serving.iter().copied().chain(conn.frames.iter().map(|frame| frame.op));
+            ops.map(|op| self.ops.get(op)).any(crate::op::Op::writes)
+        })
+    }
+
     /// What keeps it here; see the module header.
     pub(super) fn stays_for(&self, env: &Env) -> Option<&'static str> {
         let blind = env.servers.iter().any(|server| server.other_data || server.smaller);
         // Unless it is a part of what was told to be lost.
         let haunted = self.recorded_loss.is_none() && self.oracle.is_haunted_anywhere(env.now);
         let reasons = [
-            (self.engine.has_ghosts(), "a ghost that may be repaired"),
+            (self.engine.has_ghosts() && self.may_land(), "a ghost that may be repaired"),
             (haunted, "a ghost that landed"),
             (self.oracle.is_uncertain(), "a loss that nobody can know of"),
             (blind, "a server with other data"),
