@@ -13,8 +13,7 @@
 //! ```
 //!
 //! An active-passive switch away from a path that still answers waits until its
-//! requests are answered, and one from a path behind a gate for the gate's word (`fence`);
-//! `exclusive = "proven"` waits for proof in every case.
+//! requests are answered; `exclusive = "proven"` waits for proof in every case.
 //! A server without multi-conn, or `coherent = false`, makes the device
 //! active-passive with FUA on every write whatever was configured (W18).
 
@@ -231,17 +230,16 @@ impl Engine {
             Exclusive::Proven => self.path_has_open_copies(old),
             Exclusive::Issue => {
                 let path = &self.paths[old];
-                self.word_awaited_until(old).is_some()
-                    || path.lanes.iter().any(|&slot| {
-                        let lane = self.lane_at(slot);
-                        let busy = match lane.state {
-                            LaneState::Up => lane.in_flight > 0,
-                            // The FLUSH that ends a planned switch belongs to it (W18).
-                            LaneState::Draining => !lane.is_empty(),
-                            _ => false,
-                        };
-                        busy && lane.suspicion.is_none()
-                    })
+                path.lanes.iter().any(|&slot| {
+                    let lane = self.lane_at(slot);
+                    let busy = match lane.state {
+                        LaneState::Up => lane.in_flight > 0,
+                        // The FLUSH that ends a planned switch belongs to it (W18).
+                        LaneState::Draining => !lane.is_empty(),
+                        _ => false,
+                    };
+                    busy && lane.suspicion.is_none()
+                })
             }
         }
     }

@@ -20,14 +20,11 @@
 //! process that was stopped is spoken for by its neighbour. A lane for this purpose alone is
 //! opened through a path that works; where there is none the path's own next connection
 //! carries the kill.
-//!
-//! With one path at a time the next one waits for that word (W20), be it only reads that the old session has: for
-//! half a second at most with `exclusive = "issue"`, as a gate waits for what its storage has begun.
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use program::{AccessPolicy, MILLISECOND, Nanos};
+use program::{MILLISECOND, Nanos};
 
 use crate::engine::Engine;
 use crate::lane::LaneState;
@@ -36,8 +33,6 @@ use crate::{Close, GateOffer, LaneId};
 
 /// Between two attempts.
 const RETRY: Nanos = 100 * MILLISECOND;
-/// So long the next path waits for the word of a gate that is asked (W20).
-const WORD_AWAITED: Nanos = 500 * MILLISECOND;
 
 /// One session that is to be finished.
 #[derive(Clone, Copy, Debug)]
@@ -64,22 +59,6 @@ impl Engine {
         self.kills.push(Kill { target, path, gate, asked: None, retry_at, since });
         self.decide_fence(path);
         self.ask_gates();
-        self.await_word(path);
-    }
-
-    /// The next path has its place already, and nothing was sent on it yet.
-    fn await_word(&mut self, path: usize) {
-        let one = self.active.policy == AccessPolicy::ActivePassive && self.rules.w20_exclusive;
-        let next = self.active.members.first().is_some_and(|&member| member != path);
-        if one && next && self.word_awaited_until(path).is_some() {
-            self.active.waiting_for.get_or_insert(path);
-        }
-    }
-
-    /// Until when the word of a gate on a session of this path is awaited, if it is asked for one.
-    pub(crate) fn word_awaited_until(&self, path: usize) -> Option<Nanos> {
-        let asked = self.kills.iter().filter(|kill| kill.path == path && kill.asked.is_some());
-        asked.map(|kill| kill.since + WORD_AWAITED).max().filter(|&until| until > self.now)
     }
 
     /// Opens lanes for kills that nobody asks for yet.
@@ -137,7 +116,6 @@ impl Engine {
                 kill.retry_at = self.now + RETRY;
             }
         }
-        self.after_proof();
         for (target, path, since) in proven {
             self.session_finished(target, path, since);
         }
@@ -150,7 +128,6 @@ impl Engine {
             kill.asked = None;
             kill.retry_at = now + RETRY;
         }
-        self.after_proof();
     }
 
     fn session_finished(&mut self, target: LaneId, path: usize, since: Nanos) {
@@ -186,8 +163,7 @@ impl Engine {
 
     pub(crate) fn next_kill(&self) -> Option<Nanos> {
         let waits = |kill: &&Kill| kill.asked.is_none() && kill.retry_at > self.now;
-        let word = self.active.waiting_for.and_then(|path| self.word_awaited_until(path));
-        self.kills.iter().filter(waits).map(|kill| kill.retry_at).chain(word).min()
+        self.kills.iter().filter(waits).map(|kill| kill.retry_at).min()
     }
 }
 

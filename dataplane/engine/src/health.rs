@@ -18,7 +18,7 @@ use alloc::string::String;
 
 use policies::faults::FaultClass;
 use policies::limits::{DEVICE_BUSY, GIVE_UP, SAMPLE_INTERVAL, SILENCE_PROBE_AFTER, SILENT_ABORT};
-use program::{AccessPolicy, MILLISECOND, Nanos};
+use program::{MILLISECOND, Nanos};
 
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Suspicion, Use};
@@ -39,7 +39,6 @@ impl Engine {
         self.recovery_due();
         self.inheritance_due();
         self.ask_gates();
-        self.after_proof();
         self.check_probation();
         self.steer();
         if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
@@ -277,13 +276,8 @@ impl Engine {
             !entry.write || cause == Cause::LinkSilent || now - entry.sent_at >= due
         });
         let lane = self.lane_at(slot);
-        // W16: nothing can come of it any more but a ghost.
-        let ghosts = cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write);
-        // W20: the next path has taken over, and this one may still work on something.
-        let left = self.active.policy == AccessPolicy::ActivePassive
-            && !self.active.members.contains(&path)
-            && lane.in_order().any(|(_, entry)| matches!(entry.used, Use::Piece { .. }));
-        if ghosts || (left && self.rules.w20_exclusive) {
+        if cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write) {
+            // W16: nothing can come of it any more but a ghost.
             let (id, gate) = (lane.id, lane.offer().gate);
             self.fence(id, path, gate);
         }

@@ -5,7 +5,7 @@
 use engine::{Close, Event, GateOffer, LaneFault, LaneId, Offer, SendData, TcpSample};
 use nbd::Command::{Flush, Read, Write};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{AccessPolicy, DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
 
 use crate::script::{Script, Sent, device, offer, without};
 
@@ -49,51 +49,6 @@ fn a_gate_ends_a_doubt_at_once() {
     assert!(s.closing.contains(&(fencing, Close::Disconnect)), "it has done its work");
     assert!(s.events.contains(&"session_fenced") && !s.events.contains(&"quarantine_unproven"));
     assert_eq!(s.engine.status(s.now).fence.as_str(), "gate");
-}
-
-/// W20: with one path at a time the next one starts when the gate has finished the session before, be it only a read that
-/// it has; a gate that does not answer is not waited for longer than half a second.
-#[test]
-fn one_path_at_a_time_waits_for_the_gate() {
-    for answers in [true, false] {
-        for lost in [true, false] {
-            let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
-            s.open_all(&gate(1, false));
-            let asked = s.request(if lost { Write } else { Read }, 0, 4096);
-            let stuck = s.take();
-            if lost {
-                s.reset(stuck.path);
-            } else {
-                // Its server stops: the canary tells.
-                while s.kills.is_empty() {
-                    assert!(s.now < 10 * SECOND, "it is suspected");
-                    s.wait_alive(SECOND / 100, |sent| sent.path != stuck.path);
-                }
-            }
-            let begun = s.now;
-            let read = s.request(Read, 1 << 20, 4096);
-            let host = |s: &Script| {
-                s.sent.iter().any(|sent| sent.data != SendData::Digest && sent.path != stuck.path)
-            };
-            assert!(!host(&s), "the other path waits");
-            let fencing = fencing_lane(&s, stuck.lane);
-            if answers {
-                s.open(fencing, gate(1, true));
-            }
-            while !host(&s) {
-                s.wait_alive(SECOND / 100, |sent| sent.path != stuck.path);
-                assert!(s.now <= begun + SECOND, "no longer");
-            }
-            let waited = s.now - begun;
-            assert!(if answers { waited == 0 } else { waited >= 400 * MILLISECOND }, "{waited} ns");
-            s.wait_alive(SECOND / 10, |sent| sent.path != stuck.path);
-            while let Some(at) = s.sent.iter().position(|sent| sent.path != stuck.path) {
-                let sent = s.sent.remove(at).expect("just found");
-                s.answer(sent, Ok(()));
-            }
-            assert_eq!((s.result(asked), s.result(read)), (Some(Ok(())), Some(Ok(()))));
-        }
-    }
 }
 
 /// T5: the switch in the test above makes the difference.
