@@ -207,11 +207,6 @@ impl Engine {
 
     /// FUA where the server has none: write, then FLUSH on the same lane (design 3.3).
     fn emulate_fua(&mut self, answered: &Answered) {
-        let acked = {
-            let domain = &mut self.domains[self.paths[answered.path].domain];
-            domain.acked += 1;
-            domain.acked
-        };
         let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
         if !lane.is_up() || !lane.has_spare() {
@@ -225,6 +220,12 @@ impl Engine {
             }
             return;
         }
+        let acked = {
+            let domain = &mut self.domains[self.paths[answered.path].domain];
+            domain.acked += 1;
+            domain.acked
+        };
+        let lane = self.lane_mut(answered.lane);
         let used =
             Use::Piece { piece: answered.piece, flush_after: false, flushing: true, moved: answered.moved };
         let cookie = lane.take(now, used, 0, false, 0);

@@ -59,6 +59,7 @@ impl Engine {
     pub(crate) fn shutdown(&mut self) {
         if self.ending == Ending::No {
             self.ending = Ending::Settling { attempts: 0, stuck_since: None };
+            self.end_rests();
             self.fail_unstarted();
             if !self.rules.f9_end_settles {
                 self.drain_all(true);

@@ -111,13 +111,13 @@ impl Engine {
 
     /// When [`Engine::measure`] has something to do next.
     pub(crate) fn next_measure(&self) -> Option<Nanos> {
-        if !self.by_distance() || self.is_ending() {
-            return None;
-        }
         (0..self.paths.len()).filter_map(|path| self.next_measure_of(path)).min()
     }
 
     fn next_measure_of(&self, path: usize) -> Option<Nanos> {
+        if !self.by_distance() || self.is_ending() {
+            return None;
+        }
         self.lane_to_measure(path)?;
         let due = self.measure_due(path);
         match self.paths[path].measuring.rests_until {

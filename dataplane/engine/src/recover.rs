@@ -34,6 +34,9 @@ use crate::path::Path;
 use crate::request::{Kind, PieceState};
 use crate::slab::Key;
 
+/// Begins the text of a loss of what an earlier process left.
+const INHERITED: &str = "the process before this one may have left acknowledged writes";
+
 impl Engine {
     pub(crate) fn begin_recovery(&mut self) {
         let remote = self.paths.iter().any(|path| matches!(path.program.target, Target::Nbd { .. }));
@@ -90,15 +93,15 @@ impl Engine {
     pub(crate) fn inherited_failed(&mut self, domain: usize) {
         // Paths may share a cache without being declared to.
         let beside = self.domains.iter().any(|domain| domain.inherited && !domain.given_up);
-        if self.retains() && self.lost_writes.is_none() && (self.domains[domain].inherited || beside) {
+        // Once; a loss that was told before is another one.
+        let told = self.lost_writes.as_ref().is_some_and(|told| told.contains(INHERITED));
+        if self.retains() && !told && (self.domains[domain].inherited || beside) {
             self.lose_inherited("the first FLUSH since was answered with an error");
         }
     }
 
     pub(crate) fn lose_inherited(&mut self, why: &str) {
-        self.lose_writes(format!(
-            "the process before this one may have left acknowledged writes in the storage's cache, and {why}"
-        ));
+        self.lose_writes(format!("{INHERITED} in the storage's cache, and {why}"));
     }
 
     /// The last connection to such a cache is gone: it is given as much time again.

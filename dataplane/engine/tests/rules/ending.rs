@@ -124,6 +124,23 @@ fn a_told_loss_is_no_reason_to_lose_more() {
     }
 }
 
+/// Nor does it hide what the process before left in a cache that cannot be flushed: both are named (W10, F9).
+#[test]
+fn a_told_loss_hides_no_inherited_one() {
+    let before = "4096 bytes at 8192 were acknowledged, and are lost";
+    let mut s = Script::up(&DeviceProgram { lost_writes: Some(before.into()), unclean: true, ..device(1) });
+    for _ in 0..3 {
+        s.wait_alive(SECOND, |_| true);
+        while let Some(at) = s.sent.iter().position(|sent| sent.command == Flush) {
+            let flush = s.sent.remove(at).expect("just found");
+            s.answer(flush, Err(Errno::Io));
+        }
+    }
+    let told = s.engine.status(s.now).lost_writes;
+    assert!(told.starts_with(before) && told.matches("the process before this one").count() == 1, "{told}");
+    assert_eq!(s.losses, [Some(told)], "recorded once");
+}
+
 #[test]
 fn a_path_that_comes_back_in_time_saves_it() {
     let (mut s, path) = dirty(&device(1));

@@ -3,7 +3,7 @@
 //! `policies::distance`).
 
 use engine::{Event, Offer, SendData};
-use nbd::Command::Read;
+use nbd::Command::{Read, Write};
 use program::{
     Access, AccessPolicy, AccessState, DeviceProgram, Failback, Groups, MILLISECOND, Nanos, PathStatus,
     SECOND,
@@ -282,6 +282,72 @@ fn a_busy_path_is_measured_at_rest() {
         rates.push(rig.rate(10 * SECOND, 390 * SECOND));
     }
     assert!(rates[0] > 0.995 * rates[1], "{rates:?} answers a second");
+}
+
+/// Path 0 is let come to rest; returns the read that keeps it busy.
+fn resting(s: &mut Script) -> crate::script::Sent {
+    s.wait_alive(5 * SECOND, |_| true);
+    s.request(Read, 0, 4096);
+    let busy = s.take();
+    assert_eq!(busy.path, 0);
+    // To the millisecond at which it is measured again.
+    while used_by_one_more(s).is_some_and(|path| path == 0) || s.now < 11 * SECOND {
+        s.wait_alive(20 * MILLISECOND, |_| true);
+        assert!(s.now < 60 * SECOND, "it never rests");
+    }
+    busy
+}
+
+/// The path that a read goes to, which is answered; `None`: it waits.
+fn used_by_one_more(s: &mut Script) -> Option<usize> {
+    s.request(Read, 1 << 20, 4096);
+    let at = s.sent.iter().position(|sent| sent.data == SendData::Land)?;
+    let sent = s.sent.remove(at).expect("it is there");
+    s.answer(sent, Ok(()));
+    Some(sent.path)
+}
+
+/// Nothing is measured any more: a path that was let come to rest for it is given requests at once.
+#[test]
+fn a_rest_ends_with_the_measuring() {
+    let mut s = Script::up(&by_latency(1));
+    let busy = resting(&mut s);
+    s.event(Event::Program(Box::new(device(1))));
+    s.answer(busy, Ok(()));
+    assert!(s.sent.iter().any(|sent| sent.data == SendData::Land), "what waited is sent");
+}
+
+/// The same as the node stops: what is to be written again before the end waits for no rest (F6, F9).
+#[test]
+fn a_rest_ends_when_the_node_stops() {
+    let mut s = Script::up(&by_latency(2));
+    s.request(Read, 0, 4096);
+    let first = s.take();
+    s.answer(first, Ok(()));
+    s.request(Write, 0, 4096);
+    let dirty = s.take();
+    s.answer(dirty, Ok(()));
+    let rests = 1 - dirty.path;
+    // Both are busy, so that each in turn is let come to rest.
+    let mut stuck = Vec::new();
+    while stuck.len() < 2 {
+        s.request(Read, 0, 4096);
+        let at = s.sent.iter().position(|sent| sent.data == SendData::Land).expect("it is sent");
+        stuck.push(s.sent.remove(at).expect("it is there"));
+    }
+    let mut held = 0;
+    while held < 2 {
+        s.wait_alive(10 * MILLISECOND, |_| true);
+        assert!(s.now < 100 * SECOND, "it never rests");
+        // Given nothing while the other one is.
+        let used: Vec<usize> = (0..2).filter_map(|_| used_by_one_more(&mut s)).collect();
+        held = if used.contains(&rests) { 0 } else { held + 1 };
+    }
+    s.sent.clear();
+    s.reset(dirty.path);
+    s.event(Event::Shutdown);
+    let again = s.sent.iter().find(|sent| sent.command == Write).expect("written again at once");
+    assert_eq!(again.path, rests);
 }
 
 /// A path whose requests take long does not come to rest in 100 ms: it is not kept waiting for longer, nor often.
