@@ -106,8 +106,12 @@ impl Engine {
     }
 
     fn lock_range(&mut self, key: Key) {
-        let host = self.requests.get(key).host;
-        let (range, held) = self.ranges.acquire(host.offset, host.offset + host.len, Holder::Request(key));
+        let Request { host, origin, .. } = *self.requests.get(key);
+        let (start, end, holder) = (host.offset, host.offset + host.len, Holder::Request(key));
+        let (range, held) = match origin {
+            Origin::Replay(_) => self.ranges.acquire_again(start, end, holder),
+            Origin::Host | Origin::OwnFlush => self.ranges.acquire(start, end, holder),
+        };
         let request = self.requests.get_mut(key);
         request.range = Some(range);
         if held {

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! An active-passive switch away from a path that still answers waits until its
-//! requests are answered; `exclusive = "proven"` waits for proof in every case.
+//! requests are answered, and one from a path behind a gate for the gate's word (`fence`);
+//! `exclusive = "proven"` waits for proof in every case.
 //! A server without multi-conn, or `coherent = false`, makes the device
 //! active-passive with FUA on every write whatever was configured (W18).
 
@@ -189,6 +190,9 @@ impl Engine {
             self.keep_or_clear();
             return;
         };
+        if current != Some(next) && self.rules.w20_exclusive {
+            self.take_over(next);
+        }
         if let Some(old) = current.filter(|&old| old != next)
             && self.must_wait_for(old)
         {
@@ -201,6 +205,7 @@ impl Engine {
         }
         // Back on the path that was waited for: there is no second one.
         self.active.waiting_for.take_if(|old| *old == next);
+        self.active.waiting_for = self.active.waiting_for.or_else(|| self.word_awaited_beside(next));
         self.active.members.clear();
         self.active.members.push(next);
         self.active.writers.clear();
@@ -230,16 +235,17 @@ impl Engine {
             Exclusive::Proven => self.path_has_open_copies(old),
             Exclusive::Issue => {
                 let path = &self.paths[old];
-                path.lanes.iter().any(|&slot| {
-                    let lane = self.lane_at(slot);
-                    let busy = match lane.state {
-                        LaneState::Up => lane.in_flight > 0,
-                        // The FLUSH that ends a planned switch belongs to it (W18).
-                        LaneState::Draining => !lane.is_empty(),
-                        _ => false,
-                    };
-                    busy && lane.suspicion.is_none()
-                })
+                self.awaits_word(old)
+                    || path.lanes.iter().any(|&slot| {
+                        let lane = self.lane_at(slot);
+                        let busy = match lane.state {
+                            LaneState::Up => lane.in_flight > 0,
+                            // The FLUSH that ends a planned switch belongs to it (W18).
+                            LaneState::Draining => !lane.is_empty(),
+                            _ => false,
+                        };
+                        busy && lane.suspicion.is_none()
+                    })
             }
         }
     }
@@ -269,7 +275,10 @@ impl Engine {
             (Exclusive::Proven, Some(&member)) if self.rules.w20_exclusive => {
                 self.active.waiting_for = self.unproven_beside(member);
             }
-            _ if !self.must_wait_for(old) => self.active.waiting_for = None,
+            (_, Some(&member)) if !self.must_wait_for(old) => {
+                self.active.waiting_for = self.word_awaited_beside(member);
+            }
+            (_, None) if !self.must_wait_for(old) => self.active.waiting_for = None,
             _ => {}
         }
     }

@@ -22,6 +22,7 @@ use program::{AccessPolicy, Nanos, Writers};
 
 use crate::engine::Engine;
 use crate::lane::{Slot, Use};
+use crate::ranges::Holder;
 use crate::record::DecisionPoint;
 use crate::request::{Kind, Origin, PieceState, Request, RequestState};
 use crate::retain::Settled;
@@ -509,7 +510,7 @@ impl Engine {
                 };
                 self.act(action);
             }
-            self.part_from(piece, request.range.filter(|_| stays));
+            self.part_from(piece, request.range.filter(|_| stays), good);
         }
         match request.origin {
             Origin::Host => {
@@ -542,7 +543,7 @@ impl Engine {
         }
     }
 
-    fn part_from(&mut self, key: Key, range: Option<Key>) {
+    fn part_from(&mut self, key: Key, range: Option<Key>, good: bool) {
         let piece = self.pieces.get_mut(key);
         assert_eq!(piece.state, PieceState::Done, "a request was answered before its piece was done");
         piece.request = None;
@@ -550,8 +551,8 @@ impl Engine {
         if piece.copies > 0 && piece.is_write_like() {
             let (start, end) = (piece.offset, piece.end());
             assert!(range.is_some() || self.rules != Rules::ALL, "a write without a range lock was sent");
-            let quarantine = range
-                .map(|range| self.ranges.quarantine(range, start, end, crate::ranges::Holder::Piece(key)));
+            let holder = Holder::Piece(key);
+            let quarantine = range.map(|range| self.ranges.quarantine(range, start, end, holder, good));
             self.pieces.get_mut(key).quarantine = quarantine;
             self.decide_quarantine(key);
         }

@@ -43,8 +43,8 @@ pub(crate) struct Doubt {
     pub(crate) expires: Option<Nanos>,
 }
 
-/// `exclusive = "proven"` (W20): reads were on a connection when it was lost, and its server may work on them while another
-/// path is used. They change nothing, so nothing but that path waits for them, and never longer than `quiesce`.
+/// `exclusive = "proven"`, or one path at a time behind gates (W20): reads were on a connection when it was lost, and its
+/// server may work on them while another path is used. They change nothing, so nothing but that path waits for them, and never longer than `quiesce`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenReads {
     pub(crate) path: usize,

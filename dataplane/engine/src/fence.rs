@@ -20,19 +20,25 @@
 //! process that was stopped is spoken for by its neighbour. A lane for this purpose alone is
 //! opened through a path that works; where there is none the path's own next connection
 //! carries the kill.
+//!
+//! With one path at a time the next one waits for that word before it is given anything (W20), be it only reads that
+//! the old session has: for half a second at most with `exclusive = "issue"`, as a gate waits for what its storage has
+//! begun, and storage that hangs must not stop a host that another path can serve.
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use program::{MILLISECOND, Nanos};
+use program::{AccessPolicy, Exclusive, MILLISECOND, Nanos};
 
 use crate::engine::Engine;
-use crate::lane::LaneState;
+use crate::lane::{Lane, LaneState};
 use crate::path::Admin;
 use crate::{Close, GateOffer, LaneId};
 
 /// Between two attempts.
 const RETRY: Nanos = 100 * MILLISECOND;
+/// So long the next path waits for the word of a gate that is asked (W20, `exclusive = "issue"`).
+const WORD_AWAITED: Nanos = 500 * MILLISECOND;
 
 /// One session that is to be finished.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +50,8 @@ pub(crate) struct Kill {
     gate: GateOffer,
     /// Lane that asks for it.
     asked: Option<LaneId>,
+    /// Until when the path that took over waits for it, if one did.
+    awaited_until: Option<Nanos>,
     retry_at: Nanos,
     since: Nanos,
 }
@@ -56,9 +64,63 @@ impl Engine {
             return;
         }
         let (retry_at, since) = (self.now, self.now);
-        self.kills.push(Kill { target, path, gate, asked: None, retry_at, since });
+        self.kills.push(Kill { target, path, gate, asked: None, awaited_until: None, retry_at, since });
         self.decide_fence(path);
         self.ask_gates();
+        // A path that is only suspected has been left already, and nothing was sent on the next one yet.
+        if let Some(&next) = self.active.members.first()
+            && self.one_path_at_a_time()
+            && next != path
+        {
+            self.await_words(next);
+            self.active.waiting_for = self.active.waiting_for.or_else(|| self.word_awaited_beside(next));
+        }
+    }
+
+    fn one_path_at_a_time(&self) -> bool {
+        self.active.policy == AccessPolicy::ActivePassive && self.rules.w20_exclusive
+    }
+
+    /// Whether what was asked on a session must be known to be over, reads too, before another path is used (W20): always
+    /// with `exclusive = "proven"`, and wherever a gate can tell.
+    pub(crate) fn must_be_over(&self, gate: Option<GateOffer>) -> bool {
+        self.one_path_at_a_time() && (gate.is_some() || self.program.exclusive == Exclusive::Proven)
+    }
+
+    /// `next` takes over: what is suspected on another path is left, and what can be asked of gates is awaited.
+    pub(crate) fn take_over(&mut self, next: usize) {
+        let left = |lane: &&Lane| {
+            lane.path != next && lane.is_up() && lane.suspicion.is_some() && lane.has_pieces()
+        };
+        let left = self.lanes.iter().flatten().filter(left);
+        let sessions: Vec<_> = left.map(|lane| (lane.id, lane.path, lane.offer().gate)).collect();
+        for (id, path, gate) in sessions {
+            if self.must_be_over(gate) {
+                self.fence(id, path, gate);
+            }
+        }
+        self.await_words(next);
+    }
+
+    fn await_words(&mut self, next: usize) {
+        if !self.rules.w20_gate_word {
+            return;
+        }
+        self.ask_gates();
+        let until = self.now + WORD_AWAITED;
+        for kill in self.kills.iter_mut().filter(|kill| kill.path != next) {
+            kill.awaited_until.get_or_insert(until);
+        }
+    }
+
+    /// A path other than this one, of whose sessions a gate's word is awaited.
+    pub(crate) fn word_awaited_beside(&self, path: usize) -> Option<usize> {
+        self.kills.iter().find(|kill| kill.path != path && kill.is_awaited(self.now)).map(|kill| kill.path)
+    }
+
+    /// Whether the word of a gate on a session of this path is awaited.
+    pub(crate) fn awaits_word(&self, path: usize) -> bool {
+        self.kills.iter().any(|kill| kill.path == path && kill.is_awaited(self.now))
     }
 
     /// Opens lanes for kills that nobody asks for yet.
@@ -116,6 +178,7 @@ impl Engine {
                 kill.retry_at = self.now + RETRY;
             }
         }
+        self.after_proof();
         for (target, path, since) in proven {
             self.session_finished(target, path, since);
         }
@@ -128,6 +191,7 @@ impl Engine {
             kill.asked = None;
             kill.retry_at = now + RETRY;
         }
+        self.after_proof();
     }
 
     fn session_finished(&mut self, target: LaneId, path: usize, since: Nanos) {
@@ -163,7 +227,16 @@ impl Engine {
 
     pub(crate) fn next_kill(&self) -> Option<Nanos> {
         let waits = |kill: &&Kill| kill.asked.is_none() && kill.retry_at > self.now;
-        self.kills.iter().filter(waits).map(|kill| kill.retry_at).min()
+        let retries = self.kills.iter().filter(waits).map(|kill| kill.retry_at);
+        let awaited = self.kills.iter().filter(|kill| kill.is_awaited(self.now));
+        retries.chain(awaited.filter_map(|kill| kill.awaited_until)).min()
+    }
+}
+
+impl Kill {
+    /// Nobody waits for a gate that cannot be asked.
+    fn is_awaited(&self, now: Nanos) -> bool {
+        self.asked.is_some() && self.awaited_until.is_some_and(|until| until > now)
     }
 }
 

@@ -39,6 +39,7 @@ impl Engine {
         self.recovery_due();
         self.inheritance_due();
         self.ask_gates();
+        self.after_proof();
         self.check_probation();
         self.steer();
         if self.failback.next_deadline().is_some_and(|due| due <= self.now) {
@@ -276,9 +277,14 @@ impl Engine {
             !entry.write || cause == Cause::LinkSilent || now - entry.sent_at >= due
         });
         let lane = self.lane_at(slot);
-        if cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write) {
-            // W16: nothing can come of it any more but a ghost.
-            let (id, gate) = (lane.id, lane.offer().gate);
+        // W16: nothing can come of it any more but a ghost.
+        let ghosts = cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write);
+        // W20: the next path has taken over, and this one may still work on something.
+        let (id, gate) = (lane.id, lane.offer().gate);
+        let left = !self.active.members.contains(&path)
+            && self.must_be_over(gate)
+            && lane.has_pieces();
+        if ghosts || left {
             self.fence(id, path, gate);
         }
     }

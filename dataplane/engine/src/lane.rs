@@ -429,6 +429,11 @@ impl Lane {
         InOrder { lane: self, at: self.oldest }
     }
 
+    /// Something of a host is on it, or its server may still work on that.
+    pub(crate) fn has_pieces(&self) -> bool {
+        self.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { .. }))
+    }
+
     /// The slot that was taken last.
     pub(crate) fn newest(&self) -> Option<u16> {
         (self.newest != NONE).then_some(self.newest)

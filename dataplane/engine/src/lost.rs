@@ -15,7 +15,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use policies::limits::REFUSED_RETRY;
-use program::Exclusive;
 
 use crate::engine::Engine;
 use crate::lane::{Lane, LaneState, Slot, Use};
@@ -56,14 +55,14 @@ impl Engine {
             self.slot_lost(&lane, slot, sent_bytes, finished);
         }
         let local = lane.offer.is_some_and(|offer| offer.local);
-        let strict = self.program.exclusive == Exclusive::Proven && self.rules.w20_exclusive;
+        let gate = lane.offer.and_then(|offer| offer.gate);
         let read = |slot: &Slot| is_piece(&slot) && !slot.write && slot.frame_end <= sent_bytes;
-        let open_reads = strict && !finished && !local && slots.iter().any(read);
+        let open_reads = !finished && !local && self.must_be_over(gate) && slots.iter().any(read);
         if open_reads {
             self.leave_reads_open(index, id);
         }
         if open_reads || self.doubts.iter().any(|doubt| doubt.lane == id) {
-            self.fence(id, index, lane.offer.and_then(|offer| offer.gate));
+            self.fence(id, index, gate);
         }
         self.forget_kills();
         self.forget_removed(index);

@@ -11,6 +11,12 @@
 //! again when that one is gone. So each waiter hangs in exactly one chain,
 //! nothing is allocated for it, and order of arrival is kept.
 //!
+//! What is written again because a cache was lost is the newest that was acknowledged of its
+//! range (F5), so a copy in doubt of an acknowledged write that touches it carries the same
+//! bytes there: a newer one would have had to wait for that doubt. Such an entry (*again*)
+//! waits for neither, W3, and whoever waits for the quarantine waits for it too: it counts as
+//! older than all of them. Else what nothing can prove would end as a loss at the hold.
+//!
 //! The normal case must cost next to nothing: a counter per 1 MiB bucket says
 //! that nobody else is near, and only a hit searches. The search is a scan of a
 //! dense array, which for the few hundred entries that in-flight caps allow is
@@ -23,6 +29,11 @@ use crate::slab::{Key, Slab};
 
 /// Bytes of one bucket as a shift: 1 MiB.
 const BUCKET_SHIFT: u32 = 20;
+/// Quarantines that something written again may lie over: it can come into doubt itself, and no number of them must grow
+/// with every failure of a path.
+const OVER_MAX: usize = 8;
+/// Room before the first for what counts as older.
+const FIRST_SEQUENCE: u64 = 1 << 40;
 /// Buckets of the counter table; ranges further apart share them, which costs only a search.
 const BUCKETS: u64 = 4096;
 
@@ -44,9 +55,20 @@ struct Entry {
     /// Order of arrival; a quarantine keeps its write's.
     sequence: u64,
     holder: Holder,
+    kind: EntryKind,
     waiting: bool,
     first_waiter: Option<Key>,
     next_waiter: Option<Key>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryKind {
+    /// Waits for everything older.
+    Ordinary,
+    /// See the module header.
+    Again,
+    /// A quarantine of a write that was acknowledged.
+    Acknowledged,
 }
 
 /// See the module header.
@@ -69,7 +91,7 @@ impl RangeTable {
             entries: Slab::new(),
             dense: Vec::new(),
             buckets: vec![0; BUCKETS as usize],
-            sequence: 0,
+            sequence: FIRST_SEQUENCE,
             quarantined: 0,
         }
     }
@@ -77,24 +99,48 @@ impl RangeTable {
     /// Takes `[start, end)` for `holder`, or puts it in line. Returns the key and
     /// whether it is held now.
     pub(crate) fn acquire(&mut self, start: u64, end: u64, holder: Holder) -> (Key, bool) {
+        self.take(start, end, holder, EntryKind::Ordinary)
+    }
+
+    /// The same for what is written again; see the module header.
+    pub(crate) fn acquire_again(&mut self, start: u64, end: u64, holder: Holder) -> (Key, bool) {
+        self.take(start, end, holder, EntryKind::Again)
+    }
+
+    fn take(&mut self, start: u64, end: u64, holder: Holder, kind: EntryKind) -> (Key, bool) {
         assert!(start < end, "an empty range cannot be locked");
-        self.sequence += 1;
-        let sequence = self.sequence;
-        let blocker = if self.near(start, end) { self.newest_older(start, end, sequence) } else { None };
-        let key = self.insert(start, end, sequence, holder, blocker.is_some());
-        if let Some(blocker) = blocker {
-            self.wait_for(key, blocker);
+        // In steps of two: what is written again comes in between.
+        self.sequence += 2;
+        let near = self.near(start, end);
+        let key = self.insert(start, end, self.sequence, holder, kind);
+        let blocker = if near { self.blocker(key) } else { None };
+        match blocker {
+            Some(blocker) => {
+                self.entries.get_mut(key).waiting = true;
+                self.wait_for(key, blocker);
+            }
+            None if near => self.grant(key),
+            None => {}
         }
         (key, blocker.is_none())
     }
 
     /// Keeps a part of a held range quarantined for a copy in doubt. It counts as
     /// old as the write, so whoever waits for the write waits for it too.
-    pub(crate) fn quarantine(&mut self, of: Key, start: u64, end: u64, holder: Holder) -> Key {
+    /// `acknowledged`: the host was told that it is written.
+    pub(crate) fn quarantine(
+        &mut self,
+        of: Key,
+        start: u64,
+        end: u64,
+        holder: Holder,
+        acknowledged: bool,
+    ) -> Key {
+        let kind = if acknowledged { EntryKind::Acknowledged } else { EntryKind::Ordinary };
         let sequence = self.entries.get(of).sequence;
         assert!(!self.entries.get(of).waiting, "only a write that was started can be in doubt");
         self.quarantined += 1;
-        self.insert(start, end, sequence, holder, false)
+        self.insert(start, end, sequence, holder, kind)
     }
 
     /// Gives up a range, held or waiting; pushes whoever holds its range now.
@@ -102,15 +148,11 @@ impl RangeTable {
         let entry = self.remove(key);
         let mut waiter = entry.first_waiter;
         while let Some(key) = waiter {
-            let (start, end, sequence) = {
-                let waiting = self.entries.get_mut(key);
-                waiter = waiting.next_waiter.take();
-                (waiting.start, waiting.end, waiting.sequence)
-            };
-            if let Some(blocker) = self.newest_older(start, end, sequence) {
+            waiter = self.entries.get_mut(key).next_waiter.take();
+            if let Some(blocker) = self.blocker(key) {
                 self.wait_for(key, blocker);
             } else {
-                self.entries.get_mut(key).waiting = false;
+                self.grant(key);
                 granted.push(self.entries.get(key).holder);
             }
         }
@@ -146,15 +188,13 @@ impl RangeTable {
 
     /// Whether what this entry waits for is a quarantine, or waits for one.
     pub(crate) fn waits_for_quarantine(&self, key: Key) -> bool {
-        let mut entry = self.entries.get(key);
-        while self.quarantined > 0 && entry.waiting {
-            let Some(blocker) = self.newest_older(entry.start, entry.end, entry.sequence) else {
-                return false;
-            };
-            entry = self.entries.get(blocker);
-            if matches!(entry.holder, Holder::Piece(_)) {
+        let mut key = key;
+        while self.quarantined > 0 && self.entries.get(key).waiting {
+            let Some(blocker) = self.blocker(key) else { return false };
+            if matches!(self.entries.get(blocker).holder, Holder::Piece(_)) {
                 return true;
             }
+            key = blocker;
         }
         false
     }
@@ -169,13 +209,14 @@ impl RangeTable {
         self.dense.is_empty()
     }
 
-    fn insert(&mut self, start: u64, end: u64, sequence: u64, holder: Holder, waiting: bool) -> Key {
+    fn insert(&mut self, start: u64, end: u64, sequence: u64, holder: Holder, kind: EntryKind) -> Key {
         let key = self.entries.insert(Entry {
             start,
             end,
             sequence,
             holder,
-            waiting,
+            kind,
+            waiting: false,
             first_waiter: None,
             next_waiter: None,
         });
@@ -224,13 +265,40 @@ impl RangeTable {
         self.entries.get_mut(key).next_waiter = first;
     }
 
-    fn newest_older(&self, start: u64, end: u64, sequence: u64) -> Option<Key> {
-        self.dense
-            .iter()
-            .filter(|&&(s, e, q, _)| s < end && start < e && q < sequence)
-            .filter(|&&(.., key)| self.ordered || matches!(self.entries.get(key).holder, Holder::Piece(_)))
-            .max_by_key(|&&(_, _, q, _)| q)
-            .map(|&(.., key)| key)
+    /// What an entry waits for: the newest older one that overlaps it, of those that count for it.
+    fn blocker(&self, key: Key) -> Option<Key> {
+        let Entry { start, end, sequence, kind, .. } = *self.entries.get(key);
+        let older =
+            || self.dense.iter().filter(move |&&(s, e, q, _)| s < end && start < e && q < sequence);
+        let is_of = |other: Key, kind: EntryKind| self.entries.get(other).kind == kind;
+        let over = || older().filter(|&&(.., other)| is_of(other, EntryKind::Acknowledged)).count();
+        let again = kind == EntryKind::Again && over() < OVER_MAX;
+        let counts = |other: Key| {
+            let entry = self.entries.get(other);
+            let ignored = again && (entry.waiting || entry.kind == EntryKind::Acknowledged);
+            !ignored && (self.ordered || matches!(entry.holder, Holder::Piece(_)))
+        };
+        let blockers = older().filter(|&&(.., other)| counts(other));
+        blockers.max_by_key(|&&(_, _, q, _)| q).map(|&(.., other)| other)
+    }
+
+    /// It has its range. What is written again is older from now on than all that touch it.
+    fn grant(&mut self, key: Key) {
+        let entry = self.entries.get_mut(key);
+        entry.waiting = false;
+        if entry.kind != EntryKind::Again {
+            return;
+        }
+        let Entry { start, end, sequence, .. } = *entry;
+        let touching = self.dense.iter().filter(|&&(s, e, ..)| s < end && start < e);
+        let Some(oldest) = touching.map(|&(_, _, q, _)| q).min().filter(|&oldest| oldest < sequence) else {
+            return;
+        };
+        self.entries.get_mut(key).sequence = oldest - 1;
+        let Some(at) = self.dense.iter().position(|&(.., k)| k == key) else {
+            panic!("a range is in the table but not in the array")
+        };
+        self.dense[at].2 = oldest - 1;
     }
 
     fn near(&self, start: u64, end: u64) -> bool {
@@ -298,13 +366,63 @@ mod tests {
         let (a, _) = table.acquire(0, 8192, request(1));
         let (_b, held) = table.acquire(0, 4096, request(2));
         assert!(!held);
-        let q = table.quarantine(a, 0, 4096, Holder::Piece(7));
+        let q = table.quarantine(a, 0, 4096, Holder::Piece(7), true);
         assert_eq!(release(&mut table, a), []);
         assert_eq!(table.quarantined(), 1);
         assert!(table.is_awaited(q));
         assert!(table.acquire(4096, 8192, request(3)).1, "only the piece in doubt is quarantined");
         assert_eq!(release(&mut table, q), [request(2)]);
         assert_eq!(table.quarantined(), 0);
+    }
+
+    /// W3, W4: what is written again waits for no doubt of its own bytes; the successor waits for both.
+    #[test]
+    fn what_is_written_again_goes_over_its_own_quarantine() {
+        let mut table = RangeTable::new(true);
+        let (a, _) = table.acquire(0, 8192, request(1));
+        let q = table.quarantine(a, 0, 8192, Holder::Piece(7), true);
+        assert_eq!(release(&mut table, a), []);
+        let (b, held) = table.acquire(4096, 12288, request(2));
+        assert!(!held);
+        let (again, held) = table.acquire_again(0, 8192, request(3));
+        assert!(held, "neither the doubt nor who waits for it");
+        assert_eq!(release(&mut table, q), [], "b waits for what is written again, too");
+        let ghost = table.quarantine(again, 0, 8192, Holder::Piece(8), true);
+        assert_eq!(release(&mut table, again), []);
+        assert!(table.acquire_again(0, 512, request(4)).1);
+        assert_eq!(release(&mut table, ghost), [request(2)], "it is apart from 4");
+        let (_, held) = table.acquire_again(4096, 8192, request(5));
+        assert!(!held, "what a host is writing is newer");
+        assert_eq!(release(&mut table, b), [request(5)]);
+    }
+
+    /// W14: a write that was answered with an error may have other bytes.
+    #[test]
+    fn what_is_written_again_waits_for_a_failed_write_in_doubt() {
+        let mut table = RangeTable::new(true);
+        let (a, _) = table.acquire(0, 4096, request(1));
+        let q = table.quarantine(a, 0, 4096, Holder::Piece(7), false);
+        assert_eq!(release(&mut table, a), []);
+        assert!(!table.acquire_again(0, 4096, request(2)).1);
+        assert_eq!(release(&mut table, q), [request(2)]);
+    }
+
+    /// What can never be proven does not grow without bound.
+    #[test]
+    fn only_so_many_doubts_lie_over_each_other() {
+        let mut table = RangeTable::new(true);
+        let mut taken = table.acquire(0, 4096, request(1));
+        for n in 0.. {
+            let (key, held) = taken;
+            if !held {
+                assert_eq!(n as usize, OVER_MAX);
+                break;
+            }
+            table.quarantine(key, 0, 4096, Holder::Piece(n), true);
+            assert_eq!(release(&mut table, key), []);
+            taken = table.acquire_again(0, 4096, request(n));
+        }
+        assert_eq!(table.len(), OVER_MAX + 1);
     }
 
     #[test]

@@ -76,6 +76,8 @@ rules! {
     w18_write_through,
     /// W20: an active-passive switch waits for the old path's requests.
     w20_exclusive,
+    /// W20: the path that takes over waits for a gate's word on the one before it.
+    w20_gate_word,
     /// F1: every path has a cache domain of its own unless declared otherwise. Off: all share one.
     f1_domains,
     /// F2: a FLUSH goes to every dirty domain. Off: to the first.

@@ -34,7 +34,7 @@ pub fn reasons(rule: &str) -> Option<&'static [&'static str]> {
         "w13_hold" => &["T1", "T3", "W20"],
         "w15_last_path" => &["W15"],
         "w18_one_path" => &["T1", "T3", "W18", "W20"],
-        "w20_exclusive" => &["W20"],
+        "w20_exclusive" | "w20_gate_word" => &["W20"],
         "f4_flush_again" => &["F10", "T3"],
         "f9_sticky" | "f9_every_session" | "f9_end_settles" => &["F9"],
         "f10_never_noop" => &["F10"],

@@ -235,7 +235,11 @@ impl Engine {
             .count("requests in flight", u64::from(open), Limit::Informs)
             .count("writes in doubt", doubts, Limit::Informs)
             .refused("let the next one start", "one path at a time: this one may still work on something")
-            .until(if proven { "proof that nothing is left on it" } else { "its requests are answered" });
+            .until(match (proven, self.awaits_word(old)) {
+                (true, _) => "proof that nothing is left on it",
+                (false, true) => "its gate has finished its session, or after half a second",
+                (false, false) => "its requests are answered",
+            });
         self.decide(&decision);
     }
 

@@ -112,6 +112,31 @@ fn a_restarted_gate_ends_a_doubt_after_reloads() {
     assert_eq!(s.engine.status(s.now).quarantined, 0);
 }
 
+/// W3, F6: a write of which a copy is in doubt, for good with `hold`, is lost from a cache. It is written again over its own
+/// doubt, for that copy has the same bytes; a newer write still waits for both.
+#[test]
+fn a_doubt_does_not_keep_its_own_write_from_being_written_again() {
+    let mut s = Script::up(&DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+    let a = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    s.answer(again, Ok(()));
+    assert_eq!((s.result(a), s.engine.status(s.now).quarantined), (Some(Ok(())), 1));
+    let b = s.request(Write, 0, 8192);
+    assert!(s.nothing_sent(), "W4: a newer write waits");
+    s.open_path(sent.path, offer());
+    s.reset(again.path);
+    let replayed = s.take();
+    assert_eq!((replayed.command, replayed.offset, replayed.len), (Write, 0, 4096));
+    assert_eq!((replayed.path, replayed.data), (sent.path, sent.data), "W3: the same bytes");
+    s.answer(replayed, Ok(()));
+    let flush = s.request(Flush, 0, 0);
+    answer_all(&mut s);
+    assert_eq!((s.result(flush), s.result(b)), (Some(Ok(())), None));
+    assert!(s.losses.is_empty(), "{:?}", s.losses);
+}
+
 /// W10, F2, F8: what a process before left in the servers' caches is flushed at once, without a host asking; until
 /// that is answered a FLUSH of a host asks all of them for it as well.
 #[test]

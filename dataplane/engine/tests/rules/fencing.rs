@@ -5,7 +5,7 @@
 use engine::{Close, Event, GateOffer, LaneFault, LaneId, Offer, SendData, TcpSample};
 use nbd::Command::{Flush, Read, Write};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
+use program::{AccessPolicy, DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
 
 use crate::script::{Script, Sent, device, offer, without};
 
@@ -51,7 +51,76 @@ fn a_gate_ends_a_doubt_at_once() {
     assert_eq!(s.engine.status(s.now).fence.as_str(), "gate");
 }
 
-/// T5: the switch in the test above makes the difference.
+/// A path behind a gate is lost or suspected with a request of a host on it, and the next path takes over; whether that one
+/// waited for the gate's word, and how long if the word does not come.
+fn taken_over(without: &str, kind: nbd::Command, lost: bool, answers: bool) -> (bool, u64) {
+    let program = DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) };
+    let mut s = Script::without(without, &program);
+    s.open_all(&gate(1, false));
+    let asked = s.request(kind, 0, 4096);
+    let stuck = s.take();
+    if lost {
+        s.reset(stuck.path);
+    } else {
+        // Its server stops: the canary tells.
+        while s.state(stuck.path) == "up" {
+            assert!(s.now < 10 * SECOND, "it is suspected");
+            s.wait_alive(SECOND / 100, |sent| sent.path != stuck.path);
+        }
+    }
+    let begun = s.now;
+    let read = s.request(Read, 1 << 20, 4096);
+    let host =
+        |s: &Script| s.sent.iter().any(|sent| sent.data != SendData::Digest && sent.path != stuck.path);
+    let waits = !host(&s);
+    if waits && answers {
+        s.open(fencing_lane(&s, stuck.lane), gate(1, true));
+    }
+    while !host(&s) {
+        s.wait_alive(SECOND / 100, |sent| sent.path != stuck.path);
+        assert!(s.now <= begun + SECOND, "no longer");
+    }
+    let waited = s.now - begun;
+    s.wait_alive(SECOND / 10, |sent| sent.path != stuck.path);
+    while let Some(at) = s.sent.iter().position(|sent| sent.path != stuck.path) {
+        let sent = s.sent.remove(at).expect("just found");
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!((s.result(asked), s.result(read)), (Some(Ok(())), Some(Ok(()))));
+    (waits, waited)
+}
+
+/// W20: with one path at a time the next one starts when the gate has finished the session before, be it only a read that
+/// it has; a gate that does not answer is not waited for longer than half a second.
+#[test]
+fn one_path_at_a_time_waits_for_the_gate() {
+    for (kind, lost) in [(Write, true), (Read, true), (Read, false)] {
+        assert_eq!(taken_over("", kind, lost, true), (true, 0), "{kind:?}, lost: {lost}");
+        let (waits, waited) = taken_over("", kind, lost, false);
+        assert!(
+            waits && (400 * MILLISECOND..=510 * MILLISECOND).contains(&waited),
+            "{kind:?}: {waited} ns"
+        );
+        assert_eq!(taken_over("w20_gate_word", kind, lost, false), (false, 0));
+    }
+}
+
+/// W20: the same where there was no path for a while.
+#[test]
+fn a_path_that_comes_later_waits_for_the_gate_too() {
+    let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+    s.open_path(0, gate(1, false));
+    s.request(Write, 0, 4096);
+    let stuck = s.take();
+    s.reset(0);
+    s.wait(10 * SECOND);
+    s.open_path(1, gate(1, false));
+    assert!(write_sent(&s).is_none(), "the other path waits");
+    s.open(fencing_lane(&s, stuck.lane), gate(1, true));
+    assert_eq!(write_sent(&s).map(|sent| sent.path), Some(1));
+}
+
+/// T5: the switch makes the difference.
 #[test]
 fn without_its_gate_a_doubt_is_not_ended() {
     let mut s = Script::without("gate_kill", &DeviceProgram { unproven: Unproven::Hold, ..device(2) });

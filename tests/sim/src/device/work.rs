@@ -30,6 +30,10 @@ const DEFINITE_MAX: usize = 64;
 const YOUNG: Nanos = 800 * MILLISECOND;
 /// A path that was well for this long gives none either.
 const WELL: Nanos = 20 * SECOND;
+/// A gate that was well for this long can be asked over this path.
+const ASKABLE: Nanos = 2 * SECOND;
+/// So long after a request the next path waits for a gate's word on it at least.
+const WORD: Nanos = 490 * MILLISECOND;
 
 impl Device {
     /// Rules that are visible in what is sent.
@@ -91,6 +95,7 @@ impl Device {
                 });
             }
         }
+        self.check_gated(env, op, path);
         for &index in &self.live {
             let conn = &self.conns[index as usize];
             let well = env.well_since(conn.path).is_some_and(|since| since + WELL <= env.now);
@@ -107,6 +112,34 @@ impl Device {
                     if self.program.access == program::AccessPolicy::ActivePassive { "W20" } else { "W18" };
                 env.fail(rule, || {
                     format!("{:?} was sent over p{path} while p{from}, which is well, is at work", op.command)
+                });
+                return;
+            }
+        }
+    }
+
+    /// W20 behind a gate: whatever befell the link, what the gate may still carry out is finished first. It is asked over
+    /// this path, which is well.
+    fn check_gated(&mut self, env: &mut Env, op: &Op, path: usize) {
+        let (server, here) = (env.links[path].server, env.server_of(path));
+        let well = env.well_since(path).is_some_and(|since| since + ASKABLE <= env.now);
+        if !here.plan.gate || !well || self.program.exclusive == Exclusive::Proven {
+            return;
+        }
+        let process = here.process;
+        for &index in &self.live {
+            let conn = &self.conns[index as usize];
+            let same = env.links[conn.path].server == server && conn.server_process == process;
+            if conn.path == path || conn.process != self.process || !same {
+                continue;
+            }
+            let arriving = conn.frames.iter().map(|frame| frame.op).filter(|_| !conn.deaf);
+            let ops = conn.serving.iter().copied().chain(arriving).map(|op| self.ops.get(op));
+            let mut ops = ops.filter(|op| op.command != Command::Flush);
+            if let Some(old) = ops.find(|op| op.for_host && op.sent_at + WORD > env.now) {
+                let (from, what) = (conn.path, old.command);
+                env.fail("W20", || {
+                    format!("{:?} was sent over p{path} while the gate has a {what:?} of p{from}", op.command)
                 });
                 return;
             }
