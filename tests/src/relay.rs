@@ -51,6 +51,8 @@ struct Shared {
 struct State {
     /// In order of their coming; those that ended stay.
     connections: Vec<Connection>,
+    /// New connections end at once.
+    refusing: bool,
     ended: bool,
 }
 
@@ -109,6 +111,11 @@ impl Relay {
         });
     }
 
+    /// Connections that come from now on end at once.
+    pub fn refuse(&self) {
+        self.shared.lock().refusing = true;
+    }
+
     /// The connections that are open now lose their near side; their far side stands.
     pub fn cut(&self, how: Cut) {
         self.shared.update(|connection| match how {
@@ -122,8 +129,9 @@ impl Relay {
         });
     }
 
-    /// Delivers what was kept, reads on.
+    /// Delivers what was kept, reads on, takes new connections.
     pub fn let_loose(&self) {
+        self.shared.lock().refusing = false;
         self.shared.update(|connection| {
             connection.holding = false;
             connection.deaf = false;
@@ -277,6 +285,9 @@ fn accept(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
     while let Ok((near, _peer)) = listener.accept() {
         if shared.lock().ended {
             return;
+        }
+        if shared.lock().refusing {
+            continue;
         }
         // A server that is not there is told to the near side as an end of file.
         let Ok(far) = TcpStream::connect(target) else { continue };

@@ -17,8 +17,7 @@ pub(super) fn run(stall: Stall) {
     let mut cases: Vec<Case> = Cell::all().map(|cell| Case::open(&site, cell, stall)).collect();
     let event = site.node.last_event();
 
-    stall_a(&mut site, &mut cases, stall);
-    site.break_paths();
+    stall_and_break(&mut site, &mut cases, stall);
     let waits_at_the_gate = |case: &&mut Case| gate_orders(stall, case.cell.mode);
     cases.iter_mut().filter(|case| !waits_at_the_gate(case)).for_each(Case::await_a);
     cases.iter_mut().for_each(Case::submit_b);
@@ -64,29 +63,34 @@ pub(super) fn run(stall: Stall) {
     site.node.process().assert_running();
 }
 
-/// Sends A into the stall and waits until it is there (T6).
-fn stall_a(site: &mut Site, cases: &mut [Case], stall: Stall) {
-    // A path whose window stays closed is left within a tenth of a second, if there is another.
+/// Sends A into the stall, waits until it is there (T6), and breaks the paths.
+fn stall_and_break(site: &mut Site, cases: &mut [Case], stall: Stall) {
+    // A path whose window stays closed is left within a tenth of a second, and a gate finishes its session then: the
+    // fault would find nothing if there was another path.
     let alone = stall == Stall::SendQueue;
     if alone {
         command_b(site, cases, "drain", |state| state == "drained");
     }
     site.stall();
-    let ahead = (stall == Stall::SendQueue).then_some(None);
+    let ahead = alone.then_some(None);
     let order = ahead.into_iter().chain(OPERATIONS.map(Some));
     for (stalled, operation) in order.enumerate() {
         stall_one(site, cases, operation, stalled);
     }
     cases.iter_mut().for_each(Case::mark_stalled);
-    if alone {
-        command_b(site, cases, "reinstate", |state| matches!(state, "up" | "standby" | "probation"));
-    }
     if stall == Stall::Execution {
         for case in cases.iter() {
             case.await_begun(site);
         }
     } else {
         site.await_stuck(Case::bytes_on_path());
+    }
+    if alone {
+        site.refuse();
+    }
+    site.break_paths();
+    if alone {
+        command_b(site, cases, "reinstate", |state| matches!(state, "up" | "standby" | "probation"));
     }
 }
 

@@ -96,6 +96,11 @@ impl Site {
         queues.iter().map(|queues| queues.send_bytes).collect()
     }
 
+    /// Whoever loses path `a` does not get it back before it is let loose.
+    pub(super) fn refuse(&self) {
+        self.sides.iter().flat_map(|side| &side.relays).for_each(Relay::refuse);
+    }
+
     /// Breaks path `a` of every device in the way of its cell.
     pub(super) fn break_paths(&self) {
         for side in &self.sides {
