@@ -134,6 +134,26 @@ fn complaint_17_a_path_that_is_added_is_fenced_before_it_gets_io() {
     assert_eq!(Stamp::check(0, &disk[..BLOCK]), Ok(b));
 }
 
+/// Two gates of one blank volume: its name, which is in their register, is what proves that they lead to one (design 3.8).
+#[test]
+fn gates_name_a_blank_volume() {
+    let dir = TestDir::new();
+    std::fs::write(dir.join("blank"), vec![0; SIZE_BYTES as usize]).expect("room for it");
+    let exports = [(DEVICE.to_owned(), dir.text("blank"))];
+    let [a, b] = ["gate-a", "gate-b"].map(|name| {
+        let at = Endpoint::tcp(loopback(), Fabric::PORT);
+        Gate::start(&dir, name, &[at], &exports)
+    });
+    let device = [&a, &b]
+        .iter()
+        .zip(PATHS)
+        .fold(Device::new(DEVICE), |device, (gate, name)| device.path(name, &gate.endpoint().uri(DEVICE)));
+    let node = Node::start(&dir, &Config::new(&dir).device(device));
+    for name in &PATHS[..2] {
+        node.await_state(DEVICE, name, "up");
+    }
+}
+
 /// The time B takes beyond what a write takes is a report: it decides nothing here.
 #[test]
 fn a_failover_costs_no_quarantine() {

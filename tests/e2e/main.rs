@@ -12,6 +12,7 @@ mod exclusive;
 mod explain;
 mod faults;
 mod flush;
+mod gate_word;
 mod gates;
 mod ghost;
 mod groups;

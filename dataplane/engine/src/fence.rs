@@ -89,9 +89,8 @@ impl Engine {
 
     /// `next` takes over: what is suspected on another path is left, and what can be asked of gates is awaited.
     pub(crate) fn take_over(&mut self, next: usize) {
-        let left = |lane: &&Lane| {
-            lane.path != next && lane.is_up() && lane.suspicion.is_some() && lane.has_pieces()
-        };
+        let left =
+            |lane: &&Lane| lane.path != next && lane.is_up() && lane.suspicion.is_some() && lane.has_pieces();
         let left = self.lanes.iter().flatten().filter(left);
         let sessions: Vec<_> = left.map(|lane| (lane.id, lane.path, lane.offer().gate)).collect();
         for (id, path, gate) in sessions {

@@ -177,6 +177,7 @@ impl Engine {
         }
         path.attempts = 0;
         self.decide_accepted(slot);
+        self.identity.volume = offer.gate.map(|gate| gate.volume).or(self.identity.volume);
         self.note_cache(index, offer.gate.as_ref());
         self.inherited_is_back(self.paths[index].domain);
         let path = &mut self.paths[index];

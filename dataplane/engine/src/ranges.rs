@@ -268,8 +268,7 @@ impl RangeTable {
     /// What an entry waits for: the newest older one that overlaps it, of those that count for it.
     fn blocker(&self, key: Key) -> Option<Key> {
         let Entry { start, end, sequence, kind, .. } = *self.entries.get(key);
-        let older =
-            || self.dense.iter().filter(move |&&(s, e, q, _)| s < end && start < e && q < sequence);
+        let older = || self.dense.iter().filter(move |&&(s, e, q, _)| s < end && start < e && q < sequence);
         let is_of = |other: Key, kind: EntryKind| self.entries.get(other).kind == kind;
         let over = || older().filter(|&&(.., other)| is_of(other, EntryKind::Acknowledged)).count();
         let again = kind == EntryKind::Again && over() < OVER_MAX;

@@ -39,6 +39,8 @@ pub(crate) struct Sample {
 pub(crate) struct Identity {
     /// Declared by the operator: nothing is compared.
     pub(crate) declared: bool,
+    /// What the gate of a path that was accepted calls the volume.
+    pub(crate) volume: Option<u128>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) recent: [Option<u64>; RECENT],
     recent_at: usize,
@@ -62,6 +64,7 @@ impl Identity {
         };
         Self {
             declared: program.identity.is_some(),
+            volume: None,
             samples: recorded.iter().map(known).collect(),
             recent: [None; RECENT],
             recent_at: 0,

@@ -11,11 +11,16 @@
 //! | live | one differs | refused |
 //! | live | all equal, one not uniform | accepted |
 //! | live | all equal and uniform (blank), proven before in this run | accepted |
+//! | live | all equal and uniform (blank), its gate names the volume of an accepted path | accepted |
 //! | live | all equal and uniform (blank) | unproven until a written block reads back equal |
 //! | none, samples known | one equal | accepted |
 //! | none, samples known | none equal | refused |
 //! | none, nothing known | no path was ever accepted, or this one was | accepted |
+//! | none, nothing known | its gate names the volume of an accepted path | accepted |
 //! | none, nothing known | another path was accepted before | unproven |
+//!
+//! A volume's name is in its gate's register, which lies beside the volume: the name alone does not outweigh a block that
+//! differs.
 //!
 //! A live path whose reads of every block fail is no reference: then the rows below hold.
 //!
@@ -333,6 +338,7 @@ impl Engine {
             (_, true, _) => self.lane_accepted(slot),
             (true, false, None) if no_reference => self.verify_against(slot, false),
             (true, false, None) if compared > 0 && self.paths[path].proven => self.lane_accepted(slot),
+            (_, false, None) if self.names_our_volume(slot) => self.lane_accepted(slot),
             (false, false, None) if self.may_start_blind(path) => self.lane_accepted(slot),
             _ => self.unproven(slot, compared),
         }
@@ -342,6 +348,11 @@ impl Engine {
     /// one that was proven in this run.
     fn may_start_blind(&self, path: usize) -> bool {
         self.paths[path].proven || self.paths.iter().all(|path| !path.proven)
+    }
+
+    fn names_our_volume(&self, slot: u16) -> bool {
+        let gate = self.lane_at(slot).offer().gate;
+        gate.is_some_and(|gate| self.identity.volume == Some(gate.volume))
     }
 
     fn unproven(&mut self, slot: u16, compared: u32) {

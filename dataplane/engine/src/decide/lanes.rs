@@ -238,6 +238,11 @@ impl Engine {
             }
             Some(verify) => {
                 let (equal, differs) = verify.figures();
+                let named = offer.gate.filter(|gate| self.identity.volume == Some(gate.volume));
+                let decision = match named {
+                    Some(_) => decision.count("gates of this volume by name", 1, Limit::Informs),
+                    None => decision,
+                };
                 decision.count("blocks that read equal", u64::from(equal), Limit::Informs).count(
                     "blocks that differ",
                     u64::from(differs.is_some()),

@@ -97,10 +97,7 @@ fn one_path_at_a_time_waits_for_the_gate() {
     for (kind, lost) in [(Write, true), (Read, true), (Read, false)] {
         assert_eq!(taken_over("", kind, lost, true), (true, 0), "{kind:?}, lost: {lost}");
         let (waits, waited) = taken_over("", kind, lost, false);
-        assert!(
-            waits && (400 * MILLISECOND..=510 * MILLISECOND).contains(&waited),
-            "{kind:?}: {waited} ns"
-        );
+        assert!(waits && (400 * MILLISECOND..=510 * MILLISECOND).contains(&waited), "{kind:?}: {waited} ns");
         assert_eq!(taken_over("w20_gate_word", kind, lost, false), (false, 0));
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Is it the same device, and can it stand behind this one? (design 3.8, 3.3; F11, W18)
 
-use engine::{Action, Event, HostRequest, Offer, RequestTag, SendData, SessionId};
+use engine::{Action, Event, GateOffer, HostRequest, Offer, RequestTag, SendData, SessionId};
 use nbd::Command::{Read, Write};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
 use program::{AccessPolicy, DeviceProgram, MILLISECOND, ReportKind, SECOND};
@@ -50,6 +50,25 @@ fn a_blank_path_waits_for_a_written_block() {
     }
     assert!(compared, "the written block was compared");
     assert_eq!(s.state(1), "up");
+}
+
+/// 3.8: gates name their volume, so a blank one is known all the same; a block that differs outweighs the name.
+#[test]
+fn gates_of_one_volume_need_no_written_block() {
+    let gate = |volume| {
+        let gate = GateOffer { volume, nonce: 1, cache_generation: 1, epoch: 1, killed: false };
+        Offer { gate: Some(gate), ..offer() }
+    };
+    for (other, differs, state) in [(7, false, "up"), (8, false, "unproven"), (7, true, "refused")] {
+        let mut s = Script::new(&DeviceProgram { identity: None, ..device(2) });
+        s.open_path(0, gate(7));
+        s.open_path(1, gate(other));
+        while let Some(read) = s.sent.pop_front() {
+            let value = u128::from(differs && read.path == 1);
+            s.answer_digest(read, value, value == 0);
+        }
+        assert_eq!(s.state(1), state);
+    }
 }
 
 /// 3.8: a check that the accepted path holds up is not the returning path's fault: it is not
