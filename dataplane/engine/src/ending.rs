@@ -123,7 +123,7 @@ impl Engine {
             // They end, or the driver's time does.
         } else if self.has_ghosts() && self.rules.w13_repair {
             // One that lands is repaired (W13): nobody else could. It ends, or the driver's time does.
-        } else if !self.retains() || !self.is_unsettled() {
+        } else if !self.is_unsettled() || (!self.retains() && self.replay.is_none()) {
             self.drain_all(false);
         } else if out_of_patience {
             let told = self.lose_unsettled("no path could be written");

@@ -113,6 +113,17 @@ impl Replay {
         before.into_iter().chain(self.pending.range(start..end)).map(|(&start, _)| start).collect()
     }
 
+    fn mark_repairs(&mut self, start: u64, end: u64) {
+        for at in self.touching(start, end) {
+            if let Some(segment) = self.pending.get_mut(&at) {
+                segment.repair = true;
+            }
+        }
+        for writing in self.writing.values_mut() {
+            writing.repair |= writing.start < end && start < writing.end;
+        }
+    }
+
     pub(crate) fn covers(&self, start: u64, end: u64) -> bool {
         let before = self.pending.range(..start).next_back().is_some_and(|(_, segment)| segment.end > start);
         before
@@ -225,9 +236,13 @@ impl Engine {
         self.check_replay();
     }
 
-    /// Parts that a ghost may have overwritten with older bytes (W13).
-    pub(crate) fn repair(&mut self, parts: impl Iterator<Item = (u64, u64, Content)>) {
+    /// Parts that a ghost may have overwritten with older bytes (W13). What is to be written again there for another reason
+    /// is to be so for this one too: that one may pass.
+    pub(crate) fn repair(&mut self, parts: impl Iterator<Item = (u64, u64, Content)> + Clone) {
         let mut replay = self.replay.take().unwrap_or_else(|| Box::new(Replay::new()));
+        for (start, end, _) in parts.clone() {
+            replay.mark_repairs(start, end);
+        }
         let mut covered = Covered::default();
         for (&start, segment) in &replay.pending {
             covered.add(start, segment.end, |_, _| {});

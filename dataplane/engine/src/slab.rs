@@ -68,6 +68,10 @@ impl<T> Slab<T> {
             .enumerate()
             .filter_map(|(key, entry)| entry.as_ref().map(|value| (key as Key, value)))
     }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().flatten()
+    }
 }
 
 #[cfg(test)]

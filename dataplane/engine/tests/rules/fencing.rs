@@ -3,13 +3,13 @@
 //! the quarantine was let go (W13); and what a new process waits for (W10).
 
 use engine::{Close, Event, GateOffer, LaneFault, LaneId, Offer, SendData, TcpSample};
-use nbd::Command::{Flush, Read, Write};
-use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
+use nbd::Command::{Read, Write};
+use nbd::Errno;
 use program::{AccessPolicy, DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND, Unproven, Writers};
 
-use crate::script::{Script, Sent, device, offer, without};
+use crate::script::{Script, Sent, device, offer};
 
-fn gate(nonce: u128, killed: bool) -> Offer {
+pub(crate) fn gate(nonce: u128, killed: bool) -> Offer {
     let gate = GateOffer { volume: 7, nonce, cache_generation: 5, epoch: 1, killed };
     Offer { gate: Some(gate), ..offer() }
 }
@@ -29,7 +29,7 @@ fn fencing_lane(s: &Script, target: LaneId) -> LaneId {
     *s.kills.iter().rev().find(|(_, kill)| *kill == target).map(|(lane, _)| lane).expect("a kill was sent")
 }
 
-fn write_sent(s: &Script) -> Option<Sent> {
+pub(crate) fn write_sent(s: &Script) -> Option<Sent> {
     s.sent.iter().copied().find(|sent| sent.command == Write)
 }
 
@@ -201,7 +201,7 @@ fn a_silent_lane_to_a_gate_is_fenced() {
 }
 
 /// A path whose server stops with A on it; A is answered through the other. Returns A as sent.
-fn stalled(s: &mut Script) -> Sent {
+pub(crate) fn stalled(s: &mut Script) -> Sent {
     let a = s.request(Write, 0, 4096);
     let stuck = s.take();
     let dead = stuck.path;
@@ -212,6 +212,10 @@ fn stalled(s: &mut Script) -> Sent {
     assert_eq!(s.result(a), Some(Ok(())));
     assert_eq!(s.engine.status(s.now).paths[dead].zombies, 1);
     stuck
+}
+
+pub(crate) fn short_hold() -> DeviceProgram {
+    DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) }
 }
 
 /// W1, 2.3: a server that drains is sent DISC; its EOF proves everything on the connection.
@@ -230,122 +234,6 @@ fn a_drained_connection_ends_its_doubts() {
     let sent = write_sent(&s).expect("EOF is proof");
     s.answer(sent, Ok(()));
     assert_eq!(s.result(b), Some(Ok(())));
-}
-
-fn short_hold() -> DeviceProgram {
-    DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) }
-}
-
-/// W13: let go at the hold, the zombie stays; its late reply has what is newer written again.
-#[test]
-fn a_ghost_that_lands_is_repaired() {
-    let mut s = Script::up(&short_hold());
-    let stuck = stalled(&mut s);
-    let b = s.request(Write, 2048, 4096);
-    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
-    let newer = write_sent(&s).expect("let go at the hold");
-    assert!(s.events.contains(&"quarantine_unproven"));
-    s.sent.retain(|sent| sent.cookie != newer.cookie || sent.lane != newer.lane);
-    s.answer(newer, Ok(()));
-    assert_eq!(s.result(b), Some(Ok(())));
-    assert_eq!(s.engine.status(s.now).ghosts, 1);
-    // Another flush makes B durable and its bytes free, but not for the ghost.
-    let flush = s.request(Flush, 0, 0);
-    while s.result(flush).is_none() {
-        let sent = s.take();
-        if sent.path != stuck.path {
-            s.answer(sent, Ok(()));
-        }
-    }
-    s.sent.clear();
-    s.answer(stuck, Ok(()));
-    assert!(s.events.contains(&"ghost_repaired"));
-    let read = s.request(Read, 2048, 512);
-    let repair = s.take();
-    let SendData::Buffer { buffer, .. } = newer.data else { panic!("a write has a payload") };
-    assert_eq!((repair.offset, repair.len), (2048, 2048), "what of B is over A");
-    assert_eq!(repair.data, SendData::Buffer { buffer, at: 0 });
-    assert!(s.nothing_sent(), "nobody reads the ghost");
-    s.answer(repair, Ok(()));
-    let rest: Vec<Sent> = std::iter::from_fn(|| s.sent.pop_front()).collect();
-    assert!(rest.iter().any(|sent| sent.command == Flush), "W13: and flushed");
-    for sent in rest {
-        s.answer(sent, Ok(()));
-    }
-    assert_eq!(s.result(read), Some(Ok(())));
-    assert_eq!((s.engine.status(s.now).ghosts, s.engine.retained_bytes()), (0, 0));
-}
-
-/// A ghost at 0 and a write of two pieces, the first over it, that are sent and not answered. Returns both.
-fn under_way(offer: Offer, flags: CommandFlags) -> (Script, Sent, u64) {
-    let mut s = Script::new(&short_hold());
-    s.open_all(&Offer { max_payload_bytes: 4096, ..offer });
-    let stuck = stalled(&mut s);
-    let b = s.request_with(Write, flags, 0, 8192);
-    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
-    s.sent.retain(|sent| sent.path != stuck.path && sent.data != SendData::Digest);
-    assert_eq!(s.engine.status(s.now).ghosts, 1);
-    (s, stuck, b)
-}
-
-/// W13: a write that was sent before the late reply of a ghost under it, and is answered after, may have been
-/// overwritten: it is sent again before its host is answered, and a part of it that was answered before, too.
-#[test]
-fn a_write_under_way_while_a_ghost_lands_is_sent_again() {
-    for early in [false, true] {
-        let (mut s, stuck, b) = under_way(offer(), CommandFlags::empty());
-        let (over, beside) = (s.take(), s.take());
-        assert_eq!((over.offset, beside.offset), (0, 4096));
-        if early {
-            s.answer(over, Ok(()));
-        }
-        s.answer(stuck, Ok(()));
-        if !early {
-            s.answer(over, Ok(()));
-        }
-        let again = write_sent(&s).expect("W13: it may have been executed before the ghost");
-        assert_eq!((again.offset, again.data), (over.offset, over.data));
-        s.answer(beside, Ok(()));
-        assert_eq!(s.result(b), None);
-        s.answer(again, Ok(()));
-        assert_eq!(s.result(b), Some(Ok(())));
-    }
-}
-
-/// W13, F3: where FUA is emulated the ghost may come between a write and its FLUSH; that write is sent again, too.
-#[test]
-fn a_ghost_between_a_write_and_its_flush_has_both_sent_again() {
-    let (mut s, stuck, b) = under_way(without(Flags::SEND_FUA), CommandFlags::FUA);
-    let (over, beside) = (s.take(), s.take());
-    s.answer(over, Ok(()));
-    s.answer(beside, Ok(()));
-    let (flush, other) = (s.take(), s.take());
-    assert_eq!((flush.command, other.command), (Flush, Flush));
-    s.answer(stuck, Ok(()));
-    s.answer(flush, Ok(()));
-    s.answer(other, Ok(()));
-    assert_eq!(s.result(b), None);
-    let again = write_sent(&s).expect("W13: that FLUSH may have covered the ghost's bytes");
-    assert_eq!((again.offset, again.data), (over.offset, over.data));
-    while let Some(sent) = s.sent.pop_front() {
-        s.answer(sent, Ok(()));
-    }
-    assert_eq!(s.result(b), Some(Ok(())));
-}
-
-/// W13, W14: a late error means that it was never executed; nothing is to be repaired.
-#[test]
-fn a_ghost_that_fails_needs_no_repair() {
-    let mut s = Script::up(&short_hold());
-    let stuck = stalled(&mut s);
-    s.request(Write, 0, 4096);
-    s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
-    let newer = write_sent(&s).expect("let go at the hold");
-    s.answer(newer, Ok(()));
-    s.sent.clear();
-    s.answer(stuck, Err(Errno::Io));
-    assert!(!s.events.contains(&"ghost_repaired") && write_sent(&s).is_none());
-    assert_eq!(s.engine.status(s.now).ghosts, 0);
 }
 
 /// W13: with `hold` nothing is let go, and the zombie is kept: its reply is the only proof.

@@ -10,6 +10,7 @@ mod ending;
 mod explained;
 mod fencing;
 mod flushing;
+mod ghosts;
 mod groups;
 mod hedging;
 mod holding;
