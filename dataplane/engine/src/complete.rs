@@ -44,6 +44,13 @@ struct Answered {
     slot: Slot,
 }
 
+impl Answered {
+    /// It is the FLUSH that ends an emulated FUA.
+    fn ends_fua(&self) -> bool {
+        matches!(self.slot.used, Use::Piece { flushing: true, .. })
+    }
+}
+
 impl Engine {
     pub(crate) fn reply(
         &mut self,
@@ -100,6 +107,9 @@ impl Engine {
         let failed_turn = self.domains[self.paths[answered.path].domain].failed_turn;
         let beside = flush && failed_turn.is_some_and(|failed| answered.slot.turn <= failed);
         let result = if beside { result.and(Err(Errno::Io)) } else { result };
+        if result.is_err() && answered.ends_fua() {
+            self.leave_in_cache(answered);
+        }
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
             self.decide_late_reply(answered.path, answered.piece, answered.slot.sent_at);
@@ -137,8 +147,16 @@ impl Engine {
 
     /// A FLUSH of a host, or the one that ends an emulated FUA.
     fn was_flush(&self, answered: &Answered) -> bool {
-        let emulated = matches!(answered.slot.used, Use::Piece { flushing: true, .. });
-        emulated || matches!(self.pieces.get(answered.piece).kind, Kind::Flush { .. })
+        let of_host = matches!(self.pieces.get(answered.piece).kind, Kind::Flush { .. });
+        of_host || answered.ends_fua()
+    }
+
+    /// W18: no FLUSH has brought it out of a cache that is not shared, and it may come out at any time.
+    fn leave_in_cache(&mut self, answered: &Answered) {
+        if self.active.write_through && self.rules.w4_doubt {
+            self.pieces.get_mut(answered.piece).copies += 1;
+            self.doubt(answered.piece, answered.path, answered.lane);
+        }
     }
 
     /// Whether a FLUSH that was answered well may not have covered what another, which
@@ -211,11 +229,7 @@ impl Engine {
         let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
         if !lane.is_up() || !lane.has_spare() {
-            if self.active.write_through && self.rules.w4_doubt {
-                // W18: no FLUSH can follow it there, and what is in a cache that is not shared may come out at any time.
-                self.pieces.get_mut(answered.piece).copies += 1;
-                self.doubt(answered.piece, answered.path, answered.lane);
-            }
+            self.leave_in_cache(answered);
             if !answered.moved && self.pieces.get(answered.piece).state != PieceState::Done {
                 self.requeue(answered.piece);
             }

@@ -4,7 +4,7 @@
 //! | a frame on a lost connection | its request |
 //! |---|---|
 //! | a write that left whole, no proof that it is over | in doubt: its range stays locked or in quarantine; sent again |
-//! | a write on incoherent paths that was answered, its FLUSH not | the same (W18) |
+//! | a write on incoherent paths whose FLUSH is not answered, proof or not | the same (W18) |
 //! | any other, first to go | sent again |
 //! | a second copy, or one that was moved before | a copy less |
 //! | a canary, a sample | forgotten |
@@ -144,12 +144,13 @@ impl Engine {
     fn slot_lost(&mut self, lane: &Lane, slot: &Slot, sent_bytes: u64, finished: bool) {
         match slot.used {
             Use::Free => panic!("a free slot was in flight"),
-            Use::Piece { piece, flushing, moved, .. } => {
+            Use::Piece { piece, flush_after, flushing, moved } => {
                 let whole = slot.frame_end <= sent_bytes;
                 let local = lane.offer.is_some_and(|offer| offer.local);
-                // W18: what a cache that is not shared has not flushed may come out of it at any time.
-                let cached = flushing && self.active.write_through;
-                let open = (cached || slot.write && whole && !flushing) && !local && !finished;
+                // W18: what a cache that is not shared has not flushed may come out of it at any time, also when its
+                // server is through with the connection.
+                let apart = self.active.write_through && (flushing || flush_after && whole);
+                let open = (apart || slot.write && whole && !flushing && !finished) && !local;
                 if self.pieces.get(piece).ghost && !open {
                     // Let go before. A drained server may have carried it out.
                     self.pieces.get_mut(piece).copies -= 1;

@@ -175,8 +175,6 @@ impl Plan {
                 Topology::OwnCaches | Topology::Incoherent => server,
             };
             let mut server = draw_server(&mut rng, volatile.then_some(cache), multi_conn, sector_bytes);
-            // Write and FLUSH in its place is not safe where caches are apart.
-            server.fua |= topology == Topology::Incoherent;
             // There the cache is the host's.
             server.loses &= topology != Topology::SharedCache;
             plan.servers.push(server);
@@ -185,6 +183,8 @@ impl Plan {
         let gates = rng.chance(250_000);
         for server in &mut plan.servers {
             server.gate = gates;
+            // A gate has FUA, whatever is behind it: nothing else would bring a write out of a cache that is not shared.
+            server.fua |= gates && topology == Topology::Incoherent;
         }
         for _ in 0..rng.pick(&[1, 1, 1, 2, 3]) {
             let device = draw_device(&mut rng, &plan, paths, sector_bytes);

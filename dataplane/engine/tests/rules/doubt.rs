@@ -3,7 +3,7 @@
 
 use engine::{Close, Event, SendData};
 use nbd::Command::{Flush, Read, Trim, Write};
-use nbd::{CommandFlags, TransmissionFlags as Flags};
+use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
 use program::{
     AccessPolicy, Coherence, DeviceProgram, Exclusive, MILLISECOND, NoPath, SECOND, Unproven, Writers,
 };
@@ -280,6 +280,35 @@ fn a_write_that_an_unshared_cache_holds_is_in_doubt() {
             s.answer(sent, Ok(()));
         }
         assert_eq!(s.engine.status(s.now).quarantined, usize::from(!coherent) as u64);
+    }
+}
+
+/// The same if the server answers the FLUSH with an error, and if it is through with the write and closes: it is in that
+/// cache all the same.
+#[test]
+fn what_no_flush_has_brought_out_of_an_unshared_cache_is_in_doubt() {
+    for drained in [false, true] {
+        let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+        s.open_all(&without(Flags::SEND_FUA));
+        let a = s.request(Write, 0, 4096);
+        let write = s.take();
+        if drained {
+            s.event(Event::LaneSent { lane: write.lane, sent_bytes: 28 + 4096 });
+            s.down(write.lane, engine::LaneFault::Drained);
+        } else {
+            s.answer(write, Ok(()));
+            let flush = s.take();
+            assert_eq!(flush.command, Flush, "3.3: FUA is emulated");
+            s.answer(flush, Err(Errno::Io));
+        }
+        while let Some(sent) = s.sent.pop_front() {
+            s.answer(sent, Ok(()));
+        }
+        assert_eq!(
+            (s.result(a), s.engine.status(s.now).quarantined),
+            (Some(Ok(())), 1),
+            "drained: {drained}"
+        );
     }
 }
 
