@@ -26,7 +26,7 @@ use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, Repo
 
 use crate::Action;
 use crate::engine::Engine;
-use crate::lane::LaneState;
+use crate::lane::{Lane, LaneState};
 use crate::path::Admin;
 use crate::slab::Key;
 
@@ -205,7 +205,9 @@ impl Engine {
         }
         // Back on the path that was waited for: there is no second one.
         self.active.waiting_for.take_if(|old| *old == next);
-        self.active.waiting_for = self.active.waiting_for.or_else(|| self.word_awaited_beside(next));
+        if current != Some(next) {
+            self.active.waiting_for = self.active.waiting_for.or_else(|| self.word_awaited_beside(next));
+        }
         self.active.members.clear();
         self.active.members.push(next);
         self.active.writers.clear();
@@ -234,18 +236,8 @@ impl Engine {
             _ if !self.rules.w20_exclusive => false,
             Exclusive::Proven => self.path_has_open_copies(old),
             Exclusive::Issue => {
-                let path = &self.paths[old];
-                self.awaits_word(old)
-                    || path.lanes.iter().any(|&slot| {
-                        let lane = self.lane_at(slot);
-                        let busy = match lane.state {
-                            LaneState::Up => lane.in_flight > 0,
-                            // The FLUSH that ends a planned switch belongs to it (W18).
-                            LaneState::Draining => !lane.is_empty(),
-                            _ => false,
-                        };
-                        busy && lane.suspicion.is_none()
-                    })
+                let lanes = &self.paths[old].lanes;
+                self.awaits_word(old) || lanes.iter().any(|&slot| is_at_work(self.lane_at(slot)))
             }
         }
     }
@@ -265,7 +257,7 @@ impl Engine {
         };
         let since = self.active.waiting_since.filter(|&(of, _)| of == old).map_or(now, |(_, since)| since);
         self.active.waiting_since = Some((old, since));
-        self.program.exclusive == Exclusive::Proven || now - since >= hold
+        self.program.exclusive == Exclusive::Proven || (now - since >= hold && !self.awaits_word(old))
     }
 
     /// Something was settled: the new path may be free to start.
@@ -380,5 +372,19 @@ impl Engine {
             _ if carries => PathState::Up,
             _ => PathState::Standby,
         }
+    }
+}
+
+/// W20, `exclusive = "issue"`: the next path waits for what is on this connection.
+fn is_at_work(lane: &Lane) -> bool {
+    match lane.state {
+        LaneState::Up => lane.in_flight > 0 && lane.suspicion.is_none(),
+        // The FLUSH that ends a planned switch belongs to it (W18).
+        LaneState::Draining => !lane.is_empty() && lane.suspicion.is_none(),
+        // When it is gone its gate is asked, and that word awaited.
+        LaneState::Closing => {
+            !lane.finished && lane.has_io() && lane.offer.is_some_and(|offer| offer.gate.is_some())
+        }
+        _ => false,
     }
 }

@@ -513,6 +513,8 @@ impl Engine {
             }
             Origin::Host | Origin::OwnFlush => false,
         };
+        // What is written again is the newest acknowledged, however it ends.
+        let acknowledged = good || matches!(request.origin, Origin::Replay(_));
         let stays = if good { self.rules.w4_quarantine } else { self.rules.w14_failed_writes };
         let mut next = request.first_piece;
         while let Some(piece) = next {
@@ -524,7 +526,7 @@ impl Engine {
                 };
                 self.act(action);
             }
-            self.part_from(piece, request.range.filter(|_| stays), good);
+            self.part_from(piece, request.range.filter(|_| stays), acknowledged);
         }
         match request.origin {
             Origin::Host => {
@@ -557,7 +559,7 @@ impl Engine {
         }
     }
 
-    fn part_from(&mut self, key: Key, range: Option<Key>, good: bool) {
+    fn part_from(&mut self, key: Key, range: Option<Key>, acknowledged: bool) {
         let piece = self.pieces.get_mut(key);
         assert_eq!(piece.state, PieceState::Done, "a request was answered before its piece was done");
         piece.request = None;
@@ -566,7 +568,8 @@ impl Engine {
             let (start, end) = (piece.offset, piece.end());
             assert!(range.is_some() || self.rules != Rules::ALL, "a write without a range lock was sent");
             let holder = Holder::Piece(key);
-            let quarantine = range.map(|range| self.ranges.quarantine(range, start, end, holder, good));
+            let quarantine =
+                range.map(|range| self.ranges.quarantine(range, start, end, holder, acknowledged));
             self.pieces.get_mut(key).quarantine = quarantine;
             self.decide_quarantine(key);
         }

@@ -124,6 +124,7 @@ impl Engine {
         for (path, writes) in unasked {
             self.report_unasked(path, writes);
         }
+        self.forget_kills();
         self.after_proof();
     }
 

@@ -90,7 +90,7 @@ impl Engine {
     /// `next` takes over: what is suspected on another path is left, and what can be asked of gates is awaited.
     pub(crate) fn take_over(&mut self, next: usize) {
         let left =
-            |lane: &&Lane| lane.path != next && lane.is_up() && lane.suspicion.is_some() && lane.has_pieces();
+            |lane: &&Lane| lane.path != next && lane.is_up() && lane.suspicion.is_some() && lane.has_io();
         let left = self.lanes.iter().flatten().filter(left);
         let sessions: Vec<_> = left.map(|lane| (lane.id, lane.path, lane.offer().gate)).collect();
         for (id, path, gate) in sessions {
@@ -126,15 +126,28 @@ impl Engine {
     pub(crate) fn ask_gates(&mut self) {
         for at in 0..self.kills.len() {
             let kill = self.kills[at];
-            if kill.asked.is_some() || kill.retry_at > self.now || self.is_draining() {
+            // The path's own next connection may never come about.
+            let own = kill.asked.and_then(|asked| self.lane_if(asked)).is_some_and(|lane| {
+                lane.state == LaneState::Opening && self.same_target(lane.path, kill.path)
+            });
+            let waits = if own { false } else { kill.asked.is_some() || kill.retry_at > self.now };
+            if waits || self.is_draining() {
                 continue;
             }
-            let through = self.lanes.iter().flatten().find(|lane| {
+            let fits = |lane: &&Lane| {
                 lane.is_trusted()
                     && lane.id != kill.target
+                    && !(own && self.same_target(lane.path, kill.path))
                     && self.paths[lane.path].admin != Admin::Removed
                     && lane.offer().gate.is_some_and(|gate| same_life(&gate, &kill.gate))
-            });
+            };
+            // What ails that session may ail its neighbours, too.
+            let through = self
+                .lanes
+                .iter()
+                .flatten()
+                .filter(fits)
+                .min_by_key(|lane| self.same_target(lane.path, kill.path));
             let Some(path) = through.map(|lane| lane.path) else { continue };
             let lane = self.open_lane(path, Some(kill.target));
             self.lane_at_mut(lane.slot).fencing = true;
@@ -233,6 +246,10 @@ impl Engine {
 }
 
 impl Kill {
+    pub(crate) fn is_of(&self, lane: LaneId) -> bool {
+        self.target == lane
+    }
+
     /// Nobody waits for a gate that cannot be asked.
     fn is_awaited(&self, now: Nanos) -> bool {
         self.asked.is_some() && self.awaited_until.is_some_and(|until| until > now)

@@ -281,7 +281,7 @@ impl Engine {
         let ghosts = cause == Cause::LinkSilent && lane.in_order().any(|(_, entry)| entry.write);
         // W20: the next path has taken over, and this one may still work on something.
         let (id, gate) = (lane.id, lane.offer().gate);
-        let left = !self.active.members.contains(&path) && self.must_be_over(gate) && lane.has_pieces();
+        let left = !self.active.members.contains(&path) && self.must_be_over(gate) && lane.has_io();
         if ghosts || left {
             self.fence(id, path, gate);
         }

@@ -162,6 +162,11 @@ impl Slot {
     pub(crate) fn is_flush_alone(&self) -> bool {
         self.patient && matches!(self.used, Use::Piece { flushing: false, .. })
     }
+
+    /// It reads or writes for a host, or is the FLUSH that belongs to a write.
+    pub(crate) fn is_io(&self) -> bool {
+        matches!(self.used, Use::Piece { flushing, .. } if flushing || self.len > 0)
+    }
 }
 
 const NONE: u16 = u16::MAX;
@@ -429,9 +434,9 @@ impl Lane {
         InOrder { lane: self, at: self.oldest }
     }
 
-    /// Something of a host is on it, or its server may still work on that.
-    pub(crate) fn has_pieces(&self) -> bool {
-        self.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { .. }))
+    /// Something of a host is on it that reads or writes; a FLUSH alone is for its cache.
+    pub(crate) fn has_io(&self) -> bool {
+        self.in_order().any(|(_, slot)| slot.is_io())
     }
 
     /// The slot that was taken last.

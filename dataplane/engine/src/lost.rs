@@ -56,7 +56,7 @@ impl Engine {
         }
         let local = lane.offer.is_some_and(|offer| offer.local);
         let gate = lane.offer.and_then(|offer| offer.gate);
-        let read = |slot: &Slot| is_piece(&slot) && !slot.write && slot.frame_end <= sent_bytes;
+        let read = |slot: &Slot| slot.is_io() && !slot.write && slot.frame_end <= sent_bytes;
         let open_reads = !finished && !local && self.must_be_over(gate) && slots.iter().any(read);
         if open_reads {
             self.leave_reads_open(index, id);
@@ -93,7 +93,9 @@ impl Engine {
             self.paths[index].reconnect_at = now + REFUSED_RETRY;
             return;
         }
-        let by_us = matches!(fault, LaneFault::ByUs | LaneFault::Drained);
+        // A gate closes what we have it finish.
+        let finished = self.kills.iter().any(|kill| kill.is_of(lane.id));
+        let by_us = finished || matches!(fault, LaneFault::ByUs | LaneFault::Drained);
         let class = class_of(fault, lane.accepted);
         if lane.beside {
             self.attempt_failed(lane, class, draw);

@@ -48,7 +48,11 @@ impl Engine {
             self.distances = Distances::new(self.paths.len());
         }
         self.identity.declared = program.identity.is_some();
+        let retained = self.retains();
         self.program = program;
+        if retained && !self.retains() {
+            self.stop_retaining();
+        }
         self.time_doubts();
         self.note_settings();
         for path in &mut self.paths {

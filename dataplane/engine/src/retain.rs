@@ -352,6 +352,15 @@ impl Engine {
         }
     }
 
+    /// Nothing is kept any more. What is kept is made durable once more, and forgotten: what is written from now on is not
+    /// noted, so that what is older would come over it if it was written again, should more be kept later (F5, F7).
+    pub(crate) fn stop_retaining(&mut self) {
+        self.own_flush();
+        while let Some(entry) = self.retention.log.pop_front() {
+            self.forget_entry(entry);
+        }
+    }
+
     fn flush_for_room(&mut self) {
         if !self.retention.flushing && self.replay.is_none() && self.now >= self.retention.flush_again_at {
             self.own_flush();

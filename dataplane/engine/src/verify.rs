@@ -11,7 +11,7 @@
 //! | live | one differs | refused |
 //! | live | all equal, one not uniform | accepted |
 //! | live | all equal and uniform (blank), proven before in this run | accepted |
-//! | live | all equal and uniform (blank), its gate names the volume of an accepted path | accepted |
+//! | live | none differs (blank, or none could be compared), its gate names the volume of an accepted path | accepted |
 //! | live | all equal and uniform (blank) | unproven until a written block reads back equal |
 //! | none, samples known | one equal | accepted |
 //! | none, samples known | none equal | refused |

@@ -50,6 +50,8 @@ pub enum Happening {
     UserTimeout(DeviceIndex, ConnIndex),
     /// The promise of the bounded modes: nothing of this connection is executed any more.
     EndGhosts(DeviceIndex, ConnIndex),
+    /// The same: this cache has written out what a FLUSH that failed has left in it.
+    EndDirty(DeviceIndex, usize),
     /// The engine's timer.
     Timer(DeviceIndex),
     /// A stop of our own is looked at; the number tells it from others.

@@ -271,6 +271,7 @@ fn device_of(what: Happening) -> usize {
         | Happening::DisconnectTimeout(device, ..)
         | Happening::UserTimeout(device, ..)
         | Happening::EndGhosts(device, ..)
+        | Happening::EndDirty(device, ..)
         | Happening::OtherWriter(device)
         | Happening::StopLook(device, _)
         | Happening::Timer(device) => device,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use engine::{Event, GateOffer, Offer, SessionId};
 use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, SECOND, Unproven};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, SECOND, Unproven};
 
 use crate::script::{Script, Sent, device, offer};
 
@@ -135,6 +135,51 @@ fn a_doubt_does_not_keep_its_own_write_from_being_written_again() {
     answer_all(&mut s);
     assert_eq!((s.result(flush), s.result(b)), (Some(Ok(())), None));
     assert!(s.losses.is_empty(), "{:?}", s.losses);
+}
+
+/// The same if it is the copy that was written again that is in doubt, and no path was there for it until the hold.
+#[test]
+fn what_was_written_again_in_vain_is_written_again_once_more() {
+    let no_path = NoPath::Hold(20 * SECOND);
+    let mut s = Script::up(&DeviceProgram { unproven: Unproven::Hold, no_path, ..device(2) });
+    let a = s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.reset(sent.path);
+    let replayed = s.take();
+    assert_eq!((s.result(a), replayed.command), (Some(Ok(())), Write));
+    s.reset(replayed.path);
+    s.wait(21 * SECOND);
+    assert!(s.losses.is_empty(), "it waits for a path");
+    s.open_path(replayed.path, offer());
+    let again = s.take();
+    assert_eq!((again.command, again.offset, again.data), (Write, 0, sent.data));
+}
+
+/// F5: what is written while nothing is kept is not noted, so what was kept before must not come over it later.
+#[test]
+fn what_was_kept_before_a_reload_does_not_come_back() {
+    let keeping = device(2);
+    let mut s = Script::up(&keeping);
+    let write = |s: &mut Script| {
+        let write = s.request(Write, 0, 4096);
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+        assert_eq!(s.result(write), Some(Ok(())));
+        sent.path
+    };
+    let first = write(&mut s);
+    s.event(Event::Program(Box::new(DeviceProgram { retention_bytes: 0, ..keeping.clone() })));
+    let flush = s.take();
+    assert_eq!((flush.command, flush.path), (Flush, first), "it is made durable once more");
+    assert_eq!(s.engine.retained_bytes(), 0);
+    let second = write(&mut s);
+    s.event(Event::Program(Box::new(keeping)));
+    s.reset(first);
+    if second != first {
+        s.wait(0);
+    }
+    assert!(s.sent.iter().all(|sent| sent.command != Write), "{:?}", s.sent);
 }
 
 /// W10, F2, F8: what a process before left in the servers' caches is flushed at once, without a host asking; until

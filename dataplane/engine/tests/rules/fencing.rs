@@ -110,11 +110,40 @@ fn a_path_that_comes_later_waits_for_the_gate_too() {
     s.request(Write, 0, 4096);
     let stuck = s.take();
     s.reset(0);
-    s.wait(10 * SECOND);
+    s.wait(SECOND);
     s.open_path(1, gate(1, false));
     assert!(write_sent(&s).is_none(), "the other path waits");
-    s.open(fencing_lane(&s, stuck.lane), gate(1, true));
+    let asking = fencing_lane(&s, stuck.lane);
+    let on = |s: &Script| s.opening.iter().find(|(lane, _)| *lane == asking).map(|(_, path)| *path);
+    assert_eq!(on(&s), Some(1), "over the path that works, though the lost one's next connection was to ask");
+    s.open(asking, gate(1, true));
     assert_eq!(write_sent(&s).map(|sent| sent.path), Some(1));
+}
+
+/// W20: a read that outstays a planned switch is given up with its connection, and its server may be at work on it still:
+/// when the connection is gone the gate is asked, and only then the next path begins.
+#[test]
+fn a_switch_waits_for_the_gate_after_a_read_that_is_given_up() {
+    let mut s = Script::new(&DeviceProgram { access: AccessPolicy::ActivePassive, ..device(2) });
+    s.open_all(&gate(1, false));
+    let read = s.request(Read, 0, 4096);
+    let stuck = s.take();
+    s.event(Event::Path { path: stuck.path, command: program::PathCommand::Drain });
+    let other = 1 - stuck.path;
+    let host = |s: &Script| s.sent.iter().any(|sent| sent.data != SendData::Digest && sent.path == other);
+    while !s.closing.iter().any(|(lane, _)| *lane == stuck.lane) {
+        assert!(!host(&s) && s.now < 60 * SECOND, "it is given up");
+        s.wait_alive(SECOND / 100, |sent| sent.path == other);
+    }
+    assert!(!host(&s), "its server may be at work on it");
+    s.down(stuck.lane, LaneFault::ByUs);
+    assert!(!host(&s), "the gate is asked");
+    s.open(fencing_lane(&s, stuck.lane), gate(1, true));
+    assert!(host(&s));
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(read), Some(Ok(())));
 }
 
 /// T5: the switch makes the difference.

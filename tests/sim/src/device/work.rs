@@ -19,6 +19,7 @@ use crate::env::Env;
 use crate::medium::{INITIAL, Value, ZERO};
 use crate::op::{Answered, Buffer, Op};
 use crate::oracle::WriteKind;
+use crate::plan::Topology;
 use crate::queue::{ConnIndex, Happening, OpRef};
 use crate::sabotage::Sabotage;
 
@@ -217,6 +218,13 @@ impl Device {
         op.executed = true;
         op.result = verdict;
         if verdict.is_err() {
+            if op.command == Command::Flush && env.plan.topology == Topology::Incoherent && self.is_bounded()
+            {
+                // What it was for stays in there, and comes out within the same time as that of a cut-off server.
+                let dirty =
+                    env.servers[server].plan.cache.map(|cache| Happening::EndDirty(self.index, cache));
+                dirty.into_iter().for_each(|end| env.after(self.program.quiesce - 1, end));
+            }
             return;
         }
         let (command, start, end) = (op.command, op.start, op.end);
