@@ -221,9 +221,9 @@ impl Device {
             if op.command == Command::Flush && env.plan.topology == Topology::Incoherent && self.is_bounded()
             {
                 // What it was for stays in there, and comes out within the same time as that of a cut-off server.
-                let dirty =
-                    env.servers[server].plan.cache.map(|cache| Happening::EndDirty(self.index, cache));
-                dirty.into_iter().for_each(|end| env.after(self.program.quiesce - 1, end));
+                if let Some(cache) = env.servers[server].plan.cache {
+                    env.after(self.program.quiesce - 1, Happening::EndDirty(self.index, cache));
+                }
             }
             return;
         }
