@@ -21,7 +21,7 @@ use policies::limits::{SECOND_OPINION, STRIKES};
 use program::{AccessPolicy, Nanos, Writers};
 
 use crate::engine::Engine;
-use crate::lane::{Slot, Use};
+use crate::lane::{LaneState, Slot, Use};
 use crate::ranges::Holder;
 use crate::record::DecisionPoint;
 use crate::request::{Kind, Origin, PieceState, Request, RequestState};
@@ -72,6 +72,14 @@ impl Engine {
         lane.answered_sent = lane.answered_sent.max(slot.sent_at);
         if linked {
             self.link_domain(self.paths[path].domain);
+        }
+        let flush = match slot.used {
+            Use::DrainFlush | Use::Piece { flushing: true, .. } => true,
+            Use::Piece { piece, .. } => matches!(self.pieces.get(piece).kind, Kind::Flush { .. }),
+            _ => false,
+        };
+        if flush && result.is_ok() && !self.doubts.is_empty() {
+            self.end_cached(id, slot.sent_at);
         }
         match slot.used {
             Use::Free => panic!("a free slot was found"),
@@ -129,6 +137,9 @@ impl Engine {
             return;
         }
         if result.is_ok() && answered.slot.turn < self.pieces.get(answered.piece).valid_from_turn {
+            if answered.flush_after {
+                self.leave_in_cache(answered);
+            }
             // One that was moved has another copy queued or in flight.
             if !answered.moved {
                 self.requeue(answered.piece);
@@ -155,7 +166,7 @@ impl Engine {
     fn leave_in_cache(&mut self, answered: &Answered) {
         if self.active.write_through && self.rules.w4_doubt {
             self.pieces.get_mut(answered.piece).copies += 1;
-            self.doubt(answered.piece, answered.path, answered.lane);
+            self.doubt(answered.piece, answered.path, answered.lane, false, true);
         }
     }
 
@@ -228,7 +239,9 @@ impl Engine {
     fn emulate_fua(&mut self, answered: &Answered) {
         let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
-        if !lane.is_up() || !lane.has_spare() {
+        // One that drains takes the FLUSH that belongs to what it was given.
+        let takes = matches!(lane.state, LaneState::Up | LaneState::Draining) && !lane.broken;
+        if !takes || !lane.has_spare() {
             self.leave_in_cache(answered);
             if !answered.moved && self.pieces.get(answered.piece).state != PieceState::Done {
                 self.requeue(answered.piece);

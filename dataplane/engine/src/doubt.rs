@@ -33,6 +33,10 @@ use crate::slab::Key;
 /// See the module header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Doubt {
+    /// It may be carried out still. Else it was, and is in a cache that is not shared (W18).
+    pub(crate) in_flight: bool,
+    /// Once carried out it is in such a cache: that nothing of its session is carried out any more does not end it.
+    pub(crate) cached: bool,
     pub(crate) piece: Key,
     pub(crate) path: usize,
     /// Lane whose connection it was sent on.
@@ -60,16 +64,19 @@ impl Engine {
     }
 
     /// A whole frame of a write-like piece was on a connection that is gone.
-    pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId) {
+    ///
+    /// `in_flight` and `cached`: see [`Doubt`].
+    pub(crate) fn doubt(&mut self, piece: Key, path: usize, lane: LaneId, in_flight: bool, cached: bool) {
         let (since, expires) = (self.now, self.doubt_expires(self.now));
-        let new = Doubt { piece, path, lane, since, expires };
+        let new = Doubt { in_flight, cached, piece, path, lane, since, expires };
         // What nothing can prove is as open with one copy as with many; else a path that flickers for days under `hold`
         // would fill the memory with them.
         let gated = self.paths[path].offer.is_some_and(|offer| offer.gate.is_some());
         let same = self.doubts.iter_mut().find(|doubt| doubt.piece == piece && doubt.path == path);
         match same.filter(|_| expires.is_none() && !gated) {
             Some(doubt) => {
-                *doubt = new;
+                let (in_flight, cached) = (in_flight || doubt.in_flight, cached || doubt.cached);
+                *doubt = Doubt { in_flight, cached, ..new };
                 self.pieces.get_mut(piece).copies -= 1;
             }
             None => self.doubts.push(new),
@@ -132,13 +139,26 @@ impl Engine {
     pub(crate) fn end_doubts_of(&mut self, lane: LaneId) -> usize {
         self.open_reads.retain(|reads| reads.lane != lane);
         let mut ended = 0;
-        while let Some(at) = self.doubts.iter().position(|doubt| doubt.lane == lane) {
+        for doubt in self.doubts.iter_mut().filter(|doubt| doubt.lane == lane && doubt.cached) {
+            doubt.in_flight = false;
+        }
+        while let Some(at) = self.doubts.iter().position(|doubt| doubt.lane == lane && !doubt.cached) {
             let doubt = self.doubts.swap_remove(at);
             self.end_copy(doubt.piece);
             ended += 1;
         }
         self.after_proof();
         ended
+    }
+
+    /// A FLUSH that was sent on this connection then was answered well: what was in the cache of its server by then has come
+    /// out, or never will.
+    pub(crate) fn end_cached(&mut self, lane: LaneId, sent_at: Nanos) {
+        let over = |doubt: &Doubt| doubt.lane == lane && !doubt.in_flight && doubt.since < sent_at;
+        while let Some(at) = self.doubts.iter().position(over) {
+            let doubt = self.doubts.swap_remove(at);
+            self.end_copy(doubt.piece);
+        }
     }
 
     fn end_copy(&mut self, piece: Key) {
@@ -196,7 +216,7 @@ impl Engine {
 
     /// Whether anything sent on this path may still be executed.
     pub(crate) fn path_has_open_copies(&self, path: usize) -> bool {
-        self.doubts.iter().any(|doubt| doubt.path == path)
+        self.doubts.iter().any(|doubt| doubt.path == path && doubt.in_flight)
             || self.open_reads.iter().any(|reads| reads.path == path)
             || self.paths[path].lanes.iter().any(|&slot| self.lane_at(slot).in_flight > 0)
     }

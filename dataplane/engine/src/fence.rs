@@ -227,9 +227,12 @@ impl Engine {
     /// Kills that nothing depends on any more.
     pub(crate) fn forget_kills(&mut self) {
         let needed = |kill: &Kill| {
-            let stands = self.lane_if(kill.target).is_some_and(|lane| lane.state != LaneState::Closing);
+            // What is being closed with something on it is in doubt as soon as it is gone.
+            let stands = self
+                .lane_if(kill.target)
+                .is_some_and(|lane| lane.state != LaneState::Closing || (!lane.finished && lane.has_io()));
             stands
-                || self.doubts.iter().any(|doubt| doubt.lane == kill.target)
+                || self.doubts.iter().any(|doubt| doubt.lane == kill.target && doubt.in_flight)
                 || self.open_reads.iter().any(|reads| reads.lane == kill.target)
         };
         let keep: Vec<bool> = self.kills.iter().map(needed).collect();
@@ -246,8 +249,8 @@ impl Engine {
 }
 
 impl Kill {
-    pub(crate) fn is_of(&self, lane: LaneId) -> bool {
-        self.target == lane
+    pub(crate) fn is_asked_of(&self, lane: LaneId) -> bool {
+        self.target == lane && self.asked.is_some()
     }
 
     /// Nobody waits for a gate that cannot be asked.

@@ -45,6 +45,8 @@ pub(crate) struct Domain {
     pub(crate) acked: u64,
     /// Of those, covered by a FLUSH.
     pub(crate) flushed: u64,
+    /// So many of `acked` were before anything was retained.
+    pub(crate) not_kept: u64,
     /// All its connections were gone at once while something was uncovered, and nothing
     /// is retained: the next FLUSH rests on the server having kept its cache.
     unproven: bool,
@@ -112,7 +114,7 @@ impl Engine {
     }
 
     /// A FLUSH failed before: what it should have covered is written again first.
-    fn rewrite_failed(&mut self) {
+    pub(crate) fn rewrite_failed(&mut self) {
         for domain in 0..self.domains.len() {
             if core::mem::take(&mut self.domains[domain].rewrite) {
                 self.domain_spoilt(domain);

@@ -61,7 +61,7 @@ impl Engine {
         if open_reads {
             self.leave_reads_open(index, id);
         }
-        if open_reads || self.doubts.iter().any(|doubt| doubt.lane == id) {
+        if open_reads || self.doubts.iter().any(|doubt| doubt.lane == id && doubt.in_flight) {
             self.fence(id, index, gate);
         }
         self.forget_kills();
@@ -94,7 +94,8 @@ impl Engine {
             return;
         }
         // A gate closes what we have it finish.
-        let finished = self.kills.iter().any(|kill| kill.is_of(lane.id));
+        let closed = matches!(fault, LaneFault::Closed | LaneFault::Reset(_));
+        let finished = closed && self.kills.iter().any(|kill| kill.is_asked_of(lane.id));
         let by_us = finished || matches!(fault, LaneFault::ByUs | LaneFault::Drained);
         let class = class_of(fault, lane.accepted);
         if lane.beside {
@@ -152,13 +153,14 @@ impl Engine {
                 // W18: what a cache that is not shared has not flushed may come out of it at any time, also when its
                 // server is through with the connection.
                 let apart = self.active.write_through && (flushing || flush_after && whole);
-                let open = (apart || slot.write && whole && !flushing && !finished) && !local;
+                let in_flight = slot.write && whole && !flushing && !finished;
+                let open = (apart || in_flight) && !local;
                 if self.pieces.get(piece).ghost && !open {
                     // Let go before. A drained server may have carried it out.
                     self.pieces.get_mut(piece).copies -= 1;
                     self.ghost_settled(piece, finished);
                 } else if open && self.rules.w4_doubt {
-                    self.doubt(piece, lane.path, lane.id);
+                    self.doubt(piece, lane.path, lane.id, in_flight, apart);
                 } else {
                     self.pieces.get_mut(piece).copies -= 1;
                 }

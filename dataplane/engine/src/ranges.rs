@@ -167,8 +167,13 @@ impl RangeTable {
         let keys: Vec<Key> = self.dense.iter().filter(touching).map(|&(.., key)| key).collect();
         for key in keys {
             let entry = self.entries.get(key);
-            if entry.kind == EntryKind::Again && entry.waiting && self.blocker(key).is_none() {
-                self.leave_chain(key);
+            if entry.kind != EntryKind::Again || !entry.waiting {
+                continue;
+            }
+            self.leave_chain(key);
+            if let Some(blocker) = self.blocker(key) {
+                self.wait_for(key, blocker);
+            } else {
                 self.grant(key);
                 granted.push(self.entries.get(key).holder);
             }

@@ -48,11 +48,7 @@ impl Engine {
             self.distances = Distances::new(self.paths.len());
         }
         self.identity.declared = program.identity.is_some();
-        let retained = self.retains();
-        self.program = program;
-        if retained && !self.retains() {
-            self.stop_retaining();
-        }
+        self.change_retention(program);
         self.time_doubts();
         self.note_settings();
         for path in &mut self.paths {
@@ -71,6 +67,23 @@ impl Engine {
         }
         self.regroup();
         self.open_lanes();
+    }
+
+    /// Puts the program in force.
+    fn change_retention(&mut self, program: DeviceProgram) {
+        let retained = self.retains();
+        let before = core::mem::replace(&mut self.program, program);
+        match (retained, self.retains()) {
+            (true, false) => {
+                let program = core::mem::replace(&mut self.program, before);
+                // What a FLUSH has failed for is to be written again: while it is there.
+                self.rewrite_failed();
+                self.program = program;
+                self.stop_retaining();
+            }
+            (false, true) => self.start_retaining(),
+            _ => {}
+        }
     }
 
     fn reload_path(&mut self, index: usize) {

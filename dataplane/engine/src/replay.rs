@@ -33,7 +33,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::{Command, CommandFlags};
-use program::ReportKind;
+use program::{ReportKind, Writers};
 
 use crate::Action;
 use crate::covered::Covered;
@@ -141,7 +141,7 @@ impl Replay {
 impl Engine {
     /// Every connection of this domain is gone. Says whether its writes will be replayed.
     pub(crate) fn domain_lost(&mut self, domain: usize) -> bool {
-        if !self.retains() {
+        if !self.retains() || self.domains[domain].flushed < self.domains[domain].not_kept {
             return false;
         }
         let entry = &mut self.domains[domain];
@@ -258,6 +258,28 @@ impl Engine {
             });
         }
         self.replay = Some(replay);
+        self.check_replay();
+    }
+
+    /// The log it was planned from goes. With several writers another may have written there since (F7), so what is not on
+    /// its way by now is lost.
+    pub(crate) fn keep_replay(&mut self) {
+        let Some(replay) = self.replay.as_mut() else { return };
+        replay.mark_repairs(0, u64::MAX);
+        if self.program.writers == Writers::One {
+            return;
+        }
+        let pending = core::mem::take(&mut replay.pending);
+        let bytes: u64 = pending.iter().map(|(start, segment)| segment.end - start).sum();
+        for segment in pending.into_values() {
+            self.forget_content(segment.content);
+        }
+        if bytes > 0 {
+            self.lose_writes(format!(
+                "{bytes} bytes were acknowledged, their server lost its cache, and they were not written again before others were to write this device, too"
+            ));
+        }
+        self.wake_readers();
         self.check_replay();
     }
 

@@ -355,9 +355,21 @@ impl Engine {
     /// Nothing is kept any more. What is kept is made durable once more, and forgotten: what is written from now on is not
     /// noted, so that what is older would come over it if it was written again, should more be kept later (F5, F7).
     pub(crate) fn stop_retaining(&mut self) {
+        self.keep_replay();
         self.own_flush();
         while let Some(entry) = self.retention.log.pop_front() {
             self.forget_entry(entry);
+        }
+    }
+
+    /// What was acknowledged until now is not kept: until a FLUSH has covered it a lost cache is nothing that could be
+    /// written again.
+    pub(crate) fn start_retaining(&mut self) {
+        for domain in &mut self.domains {
+            domain.not_kept = domain.acked;
+        }
+        if self.domains.iter().any(|domain| domain.acked > domain.flushed) {
+            self.own_flush();
         }
     }
 

@@ -191,7 +191,7 @@ impl Engine {
         let held = path.admin == Admin::In && path.steering.limit.holds_out(now, false);
         // Only a gate, asked over it, ends a doubt sooner.
         let gated = path.offer.is_some_and(|offer| offer.gate.is_some());
-        let to_be_fenced = gated && self.doubts.iter().any(|doubt| doubt.path == index);
+        let to_be_fenced = gated && self.doubts.iter().any(|doubt| doubt.path == index && doubt.in_flight);
         if !held || to_be_fenced || !self.has_sibling(index) || self.flush_waits_for(domain) {
             return;
         }

@@ -407,6 +407,8 @@ impl Device {
 
     /// A changed program.
     fn reload(&mut self, env: &mut Env, program: DeviceProgram) {
+        // What was asked before names paths of the program before.
+        self.settle(env);
         let unchanged = |link: usize| {
             let same = |path: &&PathProgram| path.name == format!("p{link}");
             let (old, new) = (self.program.paths.iter().find(same), program.paths.iter().find(same));

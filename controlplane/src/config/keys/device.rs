@@ -54,8 +54,8 @@ pub(crate) const DEVICE: &[Key] = &[
         "exclusive",
         Kind::Choice(&["issue", "proven"]),
         Text("\"issue\""),
-        "Active-passive: the new path starts when nothing more is issued on the old one, or only when the old session \
-         is proven finished.",
+        "Active-passive: the new path starts when nothing more is issued on the old one and, behind gates, its sessions \
+         are finished (half a second at most), or only when the old session is proven finished, however long that takes.",
     ),
     Key::new(
         "unproven",
@@ -91,7 +91,8 @@ pub(crate) const DEVICE: &[Key] = &[
         "id",
         Kind::Label,
         Unset("content samples prove that paths lead to one volume"),
-        "Declares that all paths lead to the volume of this name; their content is then not compared.",
+        "Declares that all paths lead to the volume of this name; their content is then not compared. Needless behind \
+         gates of one host: they name their volume.",
     ),
     Key::new(
         "no_path.mode",

@@ -182,6 +182,53 @@ fn what_was_kept_before_a_reload_does_not_come_back() {
     assert!(s.sent.iter().all(|sent| sent.command != Write), "{:?}", s.sent);
 }
 
+/// F6: a reload that ends retention while a replay is under way ends nothing of that.
+#[test]
+fn a_replay_outlives_a_reload_that_ends_retention() {
+    let keeping = device(2);
+    let mut s = Script::new(&keeping);
+    for path in 0..2 {
+        s.open_path(path, gate(path as u128, 5));
+    }
+    let mut written = Vec::new();
+    for offset in [0, 8192] {
+        s.request(Write, offset, 4096);
+        let sent = s.take();
+        written.push((sent.path, sent.offset));
+        s.answer(sent, Ok(()));
+    }
+    assert_ne!(written[0].0, written[1].0, "one in either cache");
+    s.reset(0);
+    s.reset(1);
+    s.event(Event::Program(Box::new(DeviceProgram { retention_bytes: 0, ..keeping })));
+    s.wait(SECOND);
+    s.open_path(0, gate(0, 5));
+    s.wait_alive(SECOND, |sent| sent.command != Write);
+    let of_other = written.iter().find(|(path, _)| *path == 1).expect("one of them").1;
+    assert!(s.sent.iter().any(|sent| (sent.command, sent.offset) == (Write, of_other)), "{:?}", s.sent);
+}
+
+/// F2, F6: what was acknowledged before anything was kept cannot be written again, so FLUSH waits for its server.
+#[test]
+fn what_was_not_kept_is_not_taken_for_written_again() {
+    let keeping = device(2);
+    let mut s = Script::up(&DeviceProgram { retention_bytes: 0, ..keeping.clone() });
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    let path = sent.path;
+    s.answer(sent, Ok(()));
+    s.event(Event::Program(Box::new(keeping)));
+    assert_eq!(s.sent.iter().map(|sent| (sent.command, sent.path)).collect::<Vec<_>>(), [(Flush, path)]);
+    s.reset(path);
+    let flush = s.request(Flush, 0, 0);
+    answer_all(&mut s);
+    assert_eq!(s.result(flush), None, "its server is away");
+    s.open_path(path, offer());
+    answer_all(&mut s);
+    assert_eq!(s.result(flush), Some(Ok(())));
+    assert!(s.events.contains(&"cache_unproven"));
+}
+
 /// W10, F2, F8: what a process before left in the servers' caches is flushed at once, without a host asking; until
 /// that is answered a FLUSH of a host asks all of them for it as well.
 #[test]

@@ -312,6 +312,45 @@ fn what_no_flush_has_brought_out_of_an_unshared_cache_is_in_doubt() {
     }
 }
 
+/// W18: a later FLUSH that is answered well on the same connection ends that doubt.
+#[test]
+fn a_later_flush_brings_it_out_of_an_unshared_cache() {
+    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+    s.open_all(&without(Flags::SEND_FUA));
+    s.request(Write, 0, 4096);
+    let write = s.take();
+    s.answer(write, Ok(()));
+    let flush = s.take();
+    s.answer(flush, Err(Errno::Io));
+    let again = s.take();
+    s.answer(again, Ok(()));
+    let brings = s.take();
+    s.answer(brings, Ok(()));
+    assert_eq!(s.engine.status(s.now).quarantined, 1);
+    s.reset(again.path);
+    s.wait_alive(SECOND, |_| true);
+    let b = s.request(Write, 8192, 4096);
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!((s.result(b), s.engine.status(s.now).quarantined), (Some(Ok(())), 0));
+}
+
+/// W18: a path that is drained is flushed for what it was given before, be it answered only then.
+#[test]
+fn a_drained_path_flushes_what_it_answers() {
+    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+    s.open_all(&without(Flags::SEND_FUA));
+    let a = s.request(Write, 0, 4096);
+    let write = s.take();
+    s.event(Event::Path { path: write.path, command: program::PathCommand::Drain });
+    s.answer(write, Ok(()));
+    let flush = s.take();
+    assert_eq!((flush.command, flush.lane), (Flush, write.lane));
+    s.answer(flush, Ok(()));
+    assert_eq!((s.result(a), s.engine.status(s.now).quarantined), (Some(Ok(())), 0));
+}
+
 /// The same if it was moved for its age and its reply comes late: it is in that cache, no FLUSH can follow it there,
 /// and what is newer waits until it is taken to be over.
 #[test]
