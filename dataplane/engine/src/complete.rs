@@ -240,7 +240,8 @@ impl Engine {
         let (now, turn) = (self.now, self.turn);
         let lane = self.lane_mut(answered.lane);
         // One that drains takes the FLUSH that belongs to what it was given.
-        let takes = matches!(lane.state, LaneState::Up | LaneState::Draining) && !lane.broken;
+        let takes =
+            matches!(lane.state, LaneState::Up | LaneState::Draining) && !lane.broken && !lane.leaving;
         if !takes || !lane.has_spare() {
             self.leave_in_cache(answered);
             if !answered.moved && self.pieces.get(answered.piece).state != PieceState::Done {

@@ -75,7 +75,9 @@ impl Engine {
         let same = self.doubts.iter_mut().find(|doubt| doubt.piece == piece && doubt.path == path);
         match same.filter(|_| expires.is_none() && !gated) {
             Some(doubt) => {
-                let (in_flight, cached) = (in_flight || doubt.in_flight, cached || doubt.cached);
+                // Nothing that is answered on one connection speaks for another.
+                let in_flight = in_flight || doubt.in_flight || doubt.lane != lane;
+                let cached = cached || doubt.cached;
                 *doubt = Doubt { in_flight, cached, ..new };
                 self.pieces.get_mut(piece).copies -= 1;
             }

@@ -320,8 +320,17 @@ impl Engine {
         let index = self.lane_at(slot).path;
         if self.paths[index].admin == Admin::Failed && self.paths[index].reconnect_at <= self.now {
             self.close(slot, Close::Abort);
-        } else if self.overdue(slot).is_some() && self.has_sibling(index) {
+        } else if (self.overdue(slot).is_some() || self.flush_hangs(slot)) && self.has_sibling(index) {
             self.give_up(slot);
         }
+    }
+
+    /// A FLUSH may take its time, but the write that it belongs to can be carried out elsewhere, and a switch waits for it.
+    fn flush_hangs(&self, slot: u16) -> bool {
+        let old = |entry: &Slot| {
+            matches!(entry.used, Use::Piece { flushing: true, moved: false, .. })
+                && self.now - entry.sent_at >= self.program.quiesce
+        };
+        self.lane_at(slot).in_order().any(|(_, entry)| old(entry))
     }
 }

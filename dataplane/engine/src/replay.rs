@@ -141,7 +141,7 @@ impl Replay {
 impl Engine {
     /// Every connection of this domain is gone. Says whether its writes will be replayed.
     pub(crate) fn domain_lost(&mut self, domain: usize) -> bool {
-        if !self.retains() || self.domains[domain].flushed < self.domains[domain].not_kept {
+        if !self.is_kept(domain) {
             return false;
         }
         let entry = &mut self.domains[domain];
@@ -157,9 +157,14 @@ impl Engine {
         true
     }
 
+    /// Whether all that this domain may lose is retained.
+    fn is_kept(&self, domain: usize) -> bool {
+        self.retains() && self.domains[domain].flushed >= self.domains[domain].not_kept
+    }
+
     /// A FLUSH of this domain failed. Says whether its writes will be replayed.
     pub(crate) fn domain_spoilt(&mut self, domain: usize) -> bool {
-        self.domains[domain].spoilt = self.retains();
+        self.domains[domain].spoilt = self.is_kept(domain);
         self.domain_lost(domain)
     }
 

@@ -351,6 +351,26 @@ fn a_drained_path_flushes_what_it_answers() {
     assert_eq!((s.result(a), s.engine.status(s.now).quarantined), (Some(Ok(())), 0));
 }
 
+/// The same path if its storage hangs in that FLUSH: the write is carried out over the other, and waited for no longer.
+#[test]
+fn a_drained_path_that_hangs_in_its_flush_is_given_up() {
+    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+    s.open_all(&without(Flags::SEND_FUA));
+    let a = s.request(Write, 0, 4096);
+    let write = s.take();
+    s.event(Event::Path { path: write.path, command: program::PathCommand::Drain });
+    s.answer(write, Ok(()));
+    assert_eq!(s.sent.front().map(|sent| (sent.command, sent.lane)), Some((Flush, write.lane)));
+    for _ in 0..100 {
+        s.wait_alive(SECOND / 10, |sent| sent.path != write.path);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path != write.path) {
+            let sent = s.sent.remove(at).expect("just found");
+            s.answer(sent, Ok(()));
+        }
+    }
+    assert_eq!(s.result(a), Some(Ok(())));
+}
+
 /// The same if it was moved for its age and its reply comes late: it is in that cache, no FLUSH can follow it there,
 /// and what is newer waits until it is taken to be over.
 #[test]
