@@ -49,6 +49,12 @@ impl Answered {
     fn ends_fua(&self) -> bool {
         matches!(self.slot.used, Use::Piece { flushing: true, .. })
     }
+
+    /// The write of an emulated FUA may be in its server's cache in spite of this error: its FLUSH has failed, or it was
+    /// carried out in part. A server that is leaving has not begun.
+    fn may_be_cached(&self, errno: Errno) -> bool {
+        self.ends_fua() || (self.flush_after && (is_storage_error(errno) || errno == Errno::NoSpace))
+    }
 }
 
 impl Engine {
@@ -73,14 +79,6 @@ impl Engine {
         if linked {
             self.link_domain(self.paths[path].domain);
         }
-        let flush = match slot.used {
-            Use::DrainFlush | Use::Piece { flushing: true, .. } => true,
-            Use::Piece { piece, .. } => matches!(self.pieces.get(piece).kind, Kind::Flush { .. }),
-            _ => false,
-        };
-        if flush && result.is_ok() && !self.doubts.is_empty() {
-            self.end_cached(id, slot.sent_at);
-        }
         match slot.used {
             Use::Free => panic!("a free slot was found"),
             Use::Piece { piece, flush_after, flushing: _, moved } => {
@@ -89,7 +87,12 @@ impl Engine {
             }
             Use::Canary => self.canary_reply(id, result),
             Use::Distance { sent_at } => self.measured(id, sent_at, result),
-            Use::DrainFlush => self.drain_flush_reply(id, slot.flush_mark, result),
+            Use::DrainFlush => {
+                if result.is_ok() {
+                    self.end_cached(id, slot.sent_at);
+                }
+                self.drain_flush_reply(id, slot.flush_mark, result);
+            }
             Use::Verify { of, generation, round, reference } => {
                 self.verify_reply(LaneId { slot: of, generation }, round, reference, result, digest);
             }
@@ -99,6 +102,11 @@ impl Engine {
     }
 
     fn piece_reply(&mut self, answered: &Answered, result: Result<(), Errno>, data: Option<BufferId>) {
+        let flush = self.was_flush(answered);
+        if flush && result.is_ok() {
+            // While this copy still counts: its piece stays.
+            self.end_cached(answered.lane, answered.slot.sent_at);
+        }
         self.pieces.get_mut(answered.piece).copies -= 1;
         if answered.slot.paced {
             self.paced_answered(answered.path, &answered.slot);
@@ -106,7 +114,6 @@ impl Engine {
         if result.is_ok() {
             self.count_on_path(answered);
         }
-        let flush = self.was_flush(answered);
         if flush && result.is_err_and(is_storage_error) {
             // Whoever asked for it, and if it comes late: what was in that cache may be
             // lost, and no later FLUSH would tell.
@@ -115,7 +122,7 @@ impl Engine {
         let failed_turn = self.domains[self.paths[answered.path].domain].failed_turn;
         let beside = flush && failed_turn.is_some_and(|failed| answered.slot.turn <= failed);
         let result = if beside { result.and(Err(Errno::Io)) } else { result };
-        if result.is_err() && answered.ends_fua() {
+        if result.is_err_and(|errno| answered.may_be_cached(errno)) {
             self.leave_in_cache(answered);
         }
         if self.pieces.get(answered.piece).state == PieceState::Done {

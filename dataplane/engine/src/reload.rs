@@ -48,7 +48,7 @@ impl Engine {
             self.distances = Distances::new(self.paths.len());
         }
         self.identity.declared = program.identity.is_some();
-        self.change_retention(program);
+        self.put_in_force(program);
         self.time_doubts();
         self.note_settings();
         for path in &mut self.paths {
@@ -69,8 +69,8 @@ impl Engine {
         self.open_lanes();
     }
 
-    /// Puts the program in force.
-    fn change_retention(&mut self, program: DeviceProgram) {
+    /// What is kept begins or ends with it.
+    fn put_in_force(&mut self, program: DeviceProgram) {
         let retained = self.retains();
         let before = core::mem::replace(&mut self.program, program);
         match (retained, self.retains()) {

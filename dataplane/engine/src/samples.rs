@@ -136,9 +136,10 @@ impl Engine {
         }
     }
 
-    /// Reads the next sample that is unknown, if nothing is unflushed.
+    /// Reads the next sample that is unknown, if nothing is unflushed and nothing of a process before may still land.
     fn next_sample(&mut self, from: usize) {
-        let clean = self.domains.iter().all(|domain| domain.acked == domain.flushed && !domain.inherited);
+        let flushed = self.domains.iter().all(|domain| domain.acked == domain.flushed && !domain.inherited);
+        let clean = flushed && self.recovering.is_none();
         let size = self.geometry.map_or(0, |geometry| geometry.size_bytes);
         let wanted =
             |sample: &Sample| sample.digest.is_none() && !sample.uniform && sample.offset + BLOCK <= size;

@@ -9,7 +9,7 @@ use program::{
 };
 
 use crate::on_path;
-use crate::script::{Script, device, offer, without};
+use crate::script::{Script, Sent, device, offer, without};
 
 /// W2, W3: what was in flight moves at once, a write with the same bytes.
 #[test]
@@ -336,9 +336,8 @@ fn a_later_flush_brings_it_out_of_an_unshared_cache() {
     assert_eq!((s.result(b), s.engine.status(s.now).quarantined), (Some(Ok(())), 0));
 }
 
-/// W18: a path that is drained is flushed for what it was given before, be it answered only then.
-#[test]
-fn a_drained_path_flushes_what_it_answers() {
+/// On an unshared cache: a write on a path that is drained, answered by it; the write, and the FLUSH that follows it there.
+fn draining() -> (Script, u64, Sent) {
     let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
     s.open_all(&without(Flags::SEND_FUA));
     let a = s.request(Write, 0, 4096);
@@ -347,6 +346,13 @@ fn a_drained_path_flushes_what_it_answers() {
     s.answer(write, Ok(()));
     let flush = s.take();
     assert_eq!((flush.command, flush.lane), (Flush, write.lane));
+    (s, a, flush)
+}
+
+/// W18: a path that is drained is flushed for what it was given before, be it answered only then.
+#[test]
+fn a_drained_path_flushes_what_it_answers() {
+    let (mut s, a, flush) = draining();
     s.answer(flush, Ok(()));
     assert_eq!((s.result(a), s.engine.status(s.now).quarantined), (Some(Ok(())), 0));
 }
@@ -354,21 +360,32 @@ fn a_drained_path_flushes_what_it_answers() {
 /// The same path if its storage hangs in that FLUSH: the write is carried out over the other, and waited for no longer.
 #[test]
 fn a_drained_path_that_hangs_in_its_flush_is_given_up() {
-    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
-    s.open_all(&without(Flags::SEND_FUA));
-    let a = s.request(Write, 0, 4096);
-    let write = s.take();
-    s.event(Event::Path { path: write.path, command: program::PathCommand::Drain });
-    s.answer(write, Ok(()));
-    assert_eq!(s.sent.front().map(|sent| (sent.command, sent.lane)), Some((Flush, write.lane)));
+    let (mut s, a, flush) = draining();
     for _ in 0..100 {
-        s.wait_alive(SECOND / 10, |sent| sent.path != write.path);
-        while let Some(at) = s.sent.iter().position(|sent| sent.path != write.path) {
+        s.wait_alive(SECOND / 10, |sent| sent.path != flush.path);
+        while let Some(at) = s.sent.iter().position(|sent| sent.path != flush.path) {
             let sent = s.sent.remove(at).expect("just found");
             s.answer(sent, Ok(()));
         }
     }
     assert_eq!(s.result(a), Some(Ok(())));
+}
+
+/// W18, W14: a write that is answered with an error may be there in part, in that cache.
+#[test]
+fn a_failed_write_on_an_unshared_cache_is_in_doubt() {
+    for (errno, doubts) in [(Errno::NoSpace, 1), (Errno::Shutdown, 0)] {
+        let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+        s.open_all(&without(Flags::SEND_FUA));
+        let a = s.request(Write, 0, 4096);
+        let write = s.take();
+        s.answer(write, Err(errno));
+        while let Some(sent) = s.sent.pop_front() {
+            s.answer(sent, Ok(()));
+        }
+        let told = if doubts > 0 { Err(errno) } else { Ok(()) };
+        assert_eq!((s.result(a), s.engine.status(s.now).quarantined), (Some(told), doubts), "{errno:?}");
+    }
 }
 
 /// The same if it was moved for its age and its reply comes late: it is in that cache, no FLUSH can follow it there,
