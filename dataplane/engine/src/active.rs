@@ -47,12 +47,16 @@ pub(crate) struct Active {
     pub(crate) best: Option<Standing>,
     /// No healthy path: suspect ones are used.
     pub(crate) last_resort: bool,
+    /// Since when there are paths and none may be written; with that, whether the end of the hold was told.
+    pub(crate) unwritable: Option<(Nanos, bool)>,
     /// Active-passive: the old path must finish first.
     pub(crate) waiting_for: Option<usize>,
     /// Since when it has been that one, as seen by the timer.
     pub(crate) waiting_since: Option<(usize, Nanos)>,
     /// Pieces that wait for a path that has not answered them EIO.
     pub(crate) parked: Vec<Key>,
+    /// Pieces of reads that wait for a write which moves (`unshared`).
+    pub(crate) readers: Vec<Key>,
     /// When parked pieces may ask the path that answered EIO once more.
     pub(crate) ask_again: Nanos,
 }
@@ -67,9 +71,11 @@ impl Default for Active {
             write_through: false,
             best: None,
             last_resort: false,
+            unwritable: None,
             waiting_for: None,
             waiting_since: None,
             parked: Vec::new(),
+            readers: Vec::new(),
             ask_again: 0,
         }
     }
@@ -132,6 +138,9 @@ impl Engine {
         let incoherent = self.program.coherent == Coherence::Incoherent || (several && single_conn);
         let before = self.active.write_through;
         self.active.write_through = incoherent;
+        if before && !incoherent {
+            self.release_readers();
+        }
         let narrow = incoherent && self.rules.w18_one_path;
         self.active.policy = if narrow { AccessPolicy::ActivePassive } else { self.program.access };
         if incoherent && !before {
@@ -280,6 +289,11 @@ impl Engine {
             |path: &usize| self.paths[*path].lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());
         let served = self.active.members.iter().any(trusted);
         self.note_served(served);
+        if served && self.active.writers.is_empty() {
+            self.active.unwritable.get_or_insert((self.now, false));
+        } else {
+            self.active.unwritable = None;
+        }
         if served {
             if self.held_since.take().is_some() {
                 self.forget_opinions();

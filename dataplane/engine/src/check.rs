@@ -115,6 +115,7 @@ impl Engine {
             + queues.flushes.len()
             + queues.moved.iter().map(VecDeque::len).sum::<usize>()
             + self.active.parked.len()
+            + self.active.readers.len()
             + self.replay.as_ref().map_or(0, |replay| replay.readers.len());
         let marked = self.pieces.iter().filter(|(_, piece)| piece.queued).count();
         assert_eq!(queued, marked, "queues and pieces disagree");

@@ -564,6 +564,9 @@ impl Engine {
             self.wake_readers();
             self.check_replay();
         }
+        if request.host.command.is_write_like() {
+            self.release_readers();
+        }
     }
 
     fn answer_host(&mut self, request: &Request, kept: bool) {

@@ -38,7 +38,7 @@ enum Outcome {
     Stuck,
     /// Only paths that answered it EIO are left: it waits aside for another.
     Parked,
-    /// A read of what a replay has still to write; it waits there.
+    /// A read of what a replay, or a write that moves, has still to write; it waits there.
     Waits,
 }
 
@@ -142,7 +142,8 @@ impl Engine {
     }
 
     fn try_send(&mut self, key: Key) -> Outcome {
-        if self.pieces.get(key).command == Command::Read && self.waits_for_replay(key) {
+        let read = self.pieces.get(key).command == Command::Read;
+        if read && (self.waits_for_replay(key) || self.waits_for_moving_write(key)) {
             return Outcome::Waits;
         }
         self.collect_candidates(key, true, Among::Members);

@@ -4,6 +4,7 @@
 //! | a request waits for | ends with |
 //! |---|---|
 //! | a path (the device is held) | `no_path`: EIO after the hold, at once, or never; `device fail-now` |
+//! | a path that may be written, while others serve reads | the same for what writes |
 //! | a range or a proof (W5, W13), a cache domain (F2), a switch that hangs (W20) | EIO after the hold |
 //! | a second opinion on an EIO | the EIO, once `believe_at` is reached; asked again every [`ASK_AGAIN`] until then |
 
@@ -148,11 +149,18 @@ impl Engine {
     pub(crate) fn check_waiting(&mut self) {
         let (now, hold) = (self.now, self.proof_time());
         let switch_hangs = self.switch_hangs(hold);
+        let unwritable = self.is_unwritable_for_good();
         let due: Vec<Key> = self
             .requests
             .iter()
-            .filter(|(_, request)| now - request.accepted >= hold)
             .filter(|(key, request)| {
+                let writes = request.host.command.is_write_like() && !is_replay(request);
+                if unwritable && writes && self.waits(*key) {
+                    return true;
+                }
+                if now - request.accepted < hold {
+                    return false;
+                }
                 let flush = request.host.command == nbd::Command::Flush;
                 let blocked = request.state == RequestState::Blocked && self.is_behind_quarantine(request);
                 // W5 with `unproven = "hold"`: proof may never come.
@@ -165,6 +173,21 @@ impl Engine {
             .collect();
         self.fail_all(&due, Errno::Io);
         self.believe_parked();
+    }
+
+    /// The hold is over, and still no path that serves may be written.
+    fn is_unwritable_for_good(&mut self) -> bool {
+        let hold = self.hold_time();
+        let Some((since, told)) = self.active.unwritable else { return false };
+        if self.now - since < hold {
+            return false;
+        }
+        if !told {
+            self.active.unwritable = Some((since, true));
+            let text = "no path that may be written came back within the hold: writes fail with EIO until one does, reads go on";
+            self.event("hold_over", None, "3.7", String::from(text));
+        }
+        true
     }
 
     /// W8 alone bounds nothing: what is before it is answered, or is behind a quarantine itself.

@@ -56,6 +56,7 @@ mod slab;
 mod status;
 mod steering;
 mod unanswered;
+mod unshared;
 mod verdict;
 mod verify;
 mod zombie;

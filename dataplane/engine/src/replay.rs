@@ -414,7 +414,8 @@ impl Engine {
 
     /// No path, or none that may start yet.
     fn has_nowhere_to_write(&self) -> bool {
-        self.is_draining() || self.failed || self.held_since.is_some() || self.active.waiting_for.is_some()
+        let no_path = self.failed || self.held_since.is_some() || self.active.writers.is_empty();
+        no_path || self.is_draining() || self.active.waiting_for.is_some()
     }
 
     /// Something was written: reads look again.

@@ -20,7 +20,9 @@ impl Engine {
             + self.queues.discards.len()
             + self.queues.flushes.len()
             + self.queues.moved.iter().map(VecDeque::len).sum::<usize>()
-            + self.active.parked.len();
+            + self.active.parked.len()
+            + self.active.readers.len();
+        let unwritable_since = self.active.unwritable.map(|(since, _)| since);
         DeviceStatus {
             name: self.program.name.clone(),
             access: self.active.policy,
@@ -38,7 +40,7 @@ impl Engine {
                 })
                 .collect(),
             in_flight: self.requests.len() as u64,
-            held: if self.held_since.is_some() { waiting as u64 } else { 0 },
+            held: if self.held_since.or(unwritable_since).is_some() { waiting as u64 } else { 0 },
             quarantined: self.ranges.quarantined(),
             ghosts: self.ghosts.len() as u64,
             retained_bytes: self.retained_bytes(),

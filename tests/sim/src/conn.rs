@@ -133,6 +133,11 @@ impl Conn {
         self.stage == Stage::Open
     }
 
+    /// Nothing is sent on it any more: what its server still has may be let go without proof (W13).
+    pub fn is_given_up(&self) -> bool {
+        self.quiet || !self.is_open()
+    }
+
     /// Our socket exists: replies are read.
     pub fn is_ours(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Disconnecting)

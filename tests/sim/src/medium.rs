@@ -24,6 +24,8 @@ struct Cache {
     values: Vec<Value>,
     /// When it was written; 0 is clean.
     orders: Vec<u64>,
+    /// It came from a write that may have been let go without proof (W13).
+    ghosts: Vec<bool>,
     dirty: Vec<u32>,
 }
 
@@ -40,7 +42,12 @@ pub struct Medium {
 impl Medium {
     /// `sectors` of `initial` behind `caches` caches.
     pub fn new(sectors: usize, initial: Value, caches: usize, coherent: bool) -> Self {
-        let cache = Cache { values: vec![ZERO; sectors], orders: vec![0; sectors], dirty: Vec::new() };
+        let cache = Cache {
+            values: vec![ZERO; sectors],
+            orders: vec![0; sectors],
+            ghosts: vec![false; sectors],
+            dirty: Vec::new(),
+        };
         Self {
             stable: vec![initial; sectors],
             stable_orders: vec![0; sectors],
@@ -71,7 +78,13 @@ impl Medium {
         } else {
             entry.values[sector] = value;
             entry.orders[sector] = self.order;
+            entry.ghosts[sector] = false;
         }
+    }
+
+    /// What was just written there came from a write that may have been let go without proof.
+    pub fn haunt(&mut self, cache: usize, sector: usize) {
+        self.caches[cache].ghosts[sector] = true;
     }
 
     /// What a server behind this cache reads.
@@ -102,22 +115,21 @@ impl Medium {
         self.stable[sector]
     }
 
-    /// FLUSH of one cache.
-    pub fn flush(&mut self, cache: usize) {
-        for sector in std::mem::take(&mut self.caches[cache].dirty) {
-            self.write_back(cache, sector as usize);
-        }
+    /// FLUSH of one cache. Gives the sectors where content that [`Self::haunt`] names came out over something newer.
+    pub fn flush(&mut self, cache: usize) -> Vec<(usize, Value)> {
+        let dirty = std::mem::take(&mut self.caches[cache].dirty);
+        dirty.into_iter().filter_map(|sector| self.write_back(cache, sector as usize)).collect()
     }
 
-    /// One dirty sector of one cache becomes stable.
-    pub fn write_back_one(&mut self, cache: usize, rng: &mut Rng) {
+    /// One dirty sector of one cache becomes stable. Gives the same.
+    pub fn write_back_one(&mut self, cache: usize, rng: &mut Rng) -> Option<(usize, Value)> {
         let dirty = &mut self.caches[cache].dirty;
         if dirty.is_empty() {
-            return;
+            return None;
         }
         let at = rng.below(dirty.len() as u64) as usize;
         let sector = dirty.swap_remove(at);
-        self.write_back(cache, sector as usize);
+        self.write_back(cache, sector as usize)
     }
 
     /// The cache loses what it had not written; how many sectors that were.
@@ -142,12 +154,15 @@ impl Medium {
         &self.caches[cache].dirty
     }
 
-    fn write_back(&mut self, cache: usize, sector: usize) {
+    fn write_back(&mut self, cache: usize, sector: usize) -> Option<(usize, Value)> {
         let entry = &mut self.caches[cache];
         let order = std::mem::take(&mut entry.orders[sector]);
-        if !self.coherent || order > self.stable_orders[sector] {
-            self.stable[sector] = entry.values[sector];
+        let value = entry.values[sector];
+        let over_newer = order < self.stable_orders[sector];
+        if !self.coherent || !over_newer {
+            self.stable[sector] = value;
             self.stable_orders[sector] = order;
         }
+        (!self.coherent && over_newer && entry.ghosts[sector]).then_some((sector, value))
     }
 }

@@ -252,7 +252,8 @@ impl World {
                 continue;
             }
             for device in &mut self.devices {
-                device.medium.write_back_one(cache, &mut self.env.rng);
+                let came_out = device.medium.write_back_one(cache, &mut self.env.rng);
+                device.came_out(&mut self.env, came_out);
             }
         }
     }

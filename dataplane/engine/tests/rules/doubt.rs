@@ -388,6 +388,52 @@ fn a_failed_write_on_an_unshared_cache_is_in_doubt() {
     }
 }
 
+/// W18: a write that is on its way on another path now may have been read from the cache of the one before; a read that
+/// came after that one must not show what was there before it.
+#[test]
+fn a_read_waits_for_a_write_that_moves_between_unshared_caches() {
+    for coherent in [false, true] {
+        let coherence = if coherent { Coherence::Assumed } else { Coherence::Incoherent };
+        let access = AccessPolicy::ActivePassive;
+        let mut s = Script::new(&DeviceProgram { coherent: coherence, access, ..device(2) });
+        s.open_all(&without(Flags::SEND_FUA));
+        let a = s.request(Write, 4096, 4096);
+        let write = s.take();
+        s.reset(write.path);
+        let again = s.take();
+        let over = s.request(Read, 0, 8192);
+        let beside = s.request(Read, 8192, 4096);
+        let reads: Vec<Sent> = s.sent.drain(..).collect();
+        assert_eq!(reads.len(), if coherent { 2 } else { 1 }, "coherent: {coherent}");
+        for read in reads {
+            s.answer(read, Ok(()));
+        }
+        assert_eq!((s.result(over).is_some(), s.result(beside)), (coherent, Some(Ok(()))));
+        s.answer(again, Ok(()));
+        while let Some(sent) = s.sent.pop_front() {
+            s.answer(sent, Ok(()));
+        }
+        assert_eq!((s.result(a), s.result(over)), (Some(Ok(())), Some(Ok(()))));
+    }
+}
+
+/// The same if that write ends with the hold: nothing is waited for any more.
+#[test]
+fn a_read_that_waits_for_a_write_ends_with_the_hold() {
+    let hold = 20 * SECOND;
+    let program = DeviceProgram { coherent: Coherence::Incoherent, no_path: NoPath::Hold(hold), ..device(2) };
+    let mut s = Script::new(&program);
+    s.open_all(&without(Flags::SEND_FUA));
+    let write = s.request(Write, 4096, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    let read = s.request(Read, 4096, 4096);
+    s.reset(again.path);
+    s.wait(hold + SECOND);
+    assert_eq!((s.result(write), s.result(read)), (Some(Err(Errno::Io)), Some(Err(Errno::Io))));
+}
+
 /// The same if it was moved for its age and its reply comes late: it is in that cache, no FLUSH can follow it there,
 /// and what is newer waits until it is taken to be over.
 #[test]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! No path: what is held, for how long, and what ends it (design 3.7, 3.5, 2.5).
 
-use engine::{Close, Event, SessionId};
-use nbd::Command::{Flush, Read, Write};
+use engine::{Close, Event, SendData, SessionId};
+use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::Errno;
 use program::{DeviceProgram, NoPath, SECOND};
 
@@ -27,6 +27,27 @@ fn requests_are_held_while_no_path_is_there() {
     let sent = s.take();
     s.answer(sent, Ok(()));
     assert_eq!(s.result(after), Some(Ok(())));
+}
+
+/// 3.7: with a path for reads alone left, reads go on; what changes the storage, and FLUSH, wait for a path as if there
+/// were none.
+#[test]
+fn writes_are_held_while_no_path_may_be_written() {
+    let mut program = DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) };
+    program.paths[1].read_only = true;
+    let mut s = Script::up(&program);
+    s.reset(0);
+    let held = [Write, Trim, WriteZeroes].map(|command| s.request(command, 0, 4096));
+    assert!(s.sent.iter().all(|sent| sent.data == SendData::Digest), "nothing may be written there");
+    s.wait_alive(19 * SECOND, |_| true);
+    let read = s.request(Read, 0, 4096);
+    let at = s.sent.iter().position(|sent| sent.data == SendData::Land).expect("reads go on");
+    let sent = s.sent.remove(at).expect("just found");
+    s.answer(sent, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+    assert_eq!(held.map(|tag| s.result(tag)), [None; 3]);
+    s.wait_alive(2 * SECOND, |_| true);
+    assert_eq!(held.map(|tag| s.result(tag)), [Some(Err(Errno::Io)); 3]);
 }
 
 /// 3.5: a path that cannot be opened is told of once, not at every attempt, and again after

@@ -220,6 +220,33 @@ fn a_block_leaves_the_record_before_it_is_written() {
     assert!(told.is_some() && sent.is_some() && told < sent, "{actions:?}");
 }
 
+/// 3.8, W10: while writes of a crashed process may still land nothing is recorded, or the next start would be turned away
+/// by what they change.
+#[test]
+fn nothing_is_recorded_before_a_crashed_process_is_over() {
+    for unclean in [false, true] {
+        let quiesce = 15 * SECOND;
+        let mut s = Script::new(&DeviceProgram { identity: None, unclean, quiesce, ..device(1) });
+        s.open_path(0, offer());
+        let began = s.now;
+        let mut sampled = None;
+        while s.now < began + 30 * SECOND {
+            s.wait(100 * MILLISECOND);
+            while let Some(sent) = s.sent.pop_front() {
+                if sent.data == SendData::Digest && sent.len == 4096 {
+                    sampled.get_or_insert(s.now - began);
+                }
+                s.answer_digest(sent, 77, false);
+            }
+        }
+        let least = if unclean { quiesce } else { 0 };
+        assert!(
+            sampled.is_some_and(|at| (least..least + 11 * SECOND).contains(&at)),
+            "{unclean}: {sampled:?}"
+        );
+    }
+}
+
 /// 3.3, F11: what cannot stand behind the device is refused, with the reason.
 #[test]
 fn paths_that_do_not_fit_are_refused() {

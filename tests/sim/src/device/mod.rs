@@ -237,7 +237,7 @@ impl Device {
             Happening::DisconnectTimeout(_, conn) => self.disconnect_timeout(env, conn),
             Happening::UserTimeout(_, conn) => self.user_timeout(env, conn),
             Happening::EndGhosts(_, conn) => self.end_ghosts(env, conn),
-            Happening::EndDirty(_, cache) => self.medium.flush(cache),
+            Happening::EndDirty(_, cache) => self.write_back(env, cache),
             Happening::OtherWriter(_) => self.other_writer(env),
             Happening::StopLook(_, number) => self.stop_look(env, number),
             Happening::Timer(_) => {

@@ -413,11 +413,11 @@ impl Device {
         }
     }
 
-    pub(super) fn end_ghosts(&mut self, env: &Env, index: ConnIndex) {
+    pub(super) fn end_ghosts(&mut self, env: &mut Env, index: ConnIndex) {
         let path = self.conns[index as usize].path;
         if let (Topology::Incoherent, Some(cache)) = (env.plan.topology, env.server_of(path).plan.cache) {
             // A cut-off server's write-back is a ghost too, and ends with the others.
-            self.medium.flush(cache);
+            self.write_back(env, cache);
         }
         self.conns[index as usize].deaf = true;
         while let Some(frame) = self.conns[index as usize].frames.pop_front() {

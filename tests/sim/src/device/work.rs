@@ -273,9 +273,28 @@ impl Device {
         let cache = plan.cache;
         let (start, end, value) = (op.start, op.end, op.value);
         let ghosts = self.program.unproven == program::Unproven::Assume && self.engine.has_ghosts();
+        let by_ghost = ghosts && self.conns[op.conn as usize].is_given_up();
         for sector in start..end {
             self.medium.write(cache, sector, value, durable);
-            if self.oracle.landed(sector, value, ghosts, env.now) {
+            if let Some(cache) = cache.filter(|_| by_ghost && !durable) {
+                self.medium.haunt(cache, sector);
+            }
+            if self.oracle.landed(sector, value, by_ghost, env.now) {
+                env.mark(Mark::Haunted);
+            }
+        }
+    }
+
+    /// A cache writes back everything that is dirty in it.
+    pub(super) fn write_back(&mut self, env: &mut Env, cache: usize) {
+        let came_out = self.medium.flush(cache);
+        self.came_out(env, came_out);
+    }
+
+    /// What a ghost left in a cache came out over something newer.
+    pub fn came_out(&mut self, env: &mut Env, sectors: impl IntoIterator<Item = (usize, Value)>) {
+        for (sector, value) in sectors {
+            if self.oracle.landed(sector, value, true, env.now) {
                 env.mark(Mark::Haunted);
             }
         }
@@ -307,10 +326,10 @@ impl Device {
             Sabotage::LazyFlush => {}
             Sabotage::LostWrite if env.rng.chance(200_000) && !self.medium.dirty(cache).is_empty() => {
                 let sector = self.medium.dirty(cache)[0] as usize;
-                self.medium.flush(cache);
+                self.write_back(env, cache);
                 self.medium.write(None, sector, INITIAL, true);
             }
-            _ => self.medium.flush(cache),
+            _ => self.write_back(env, cache),
         }
     }
 

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reads over a write that moves between caches that are not shared (rule W18).
+//!
+//! A server without FUA has a write in its cache before the FLUSH that brings it out. Reads on
+//! that path show it from then on, and may be answered before the write is. Is the path lost in
+//! between, the next one shows what was there before until the write has been sent again there: a
+//! later read would go back behind an earlier one. So a read waits for the writes of its range
+//! that were sent again and are not answered, as it would have on one path alone: their answer, or
+//! the error they end with, lets it go.
+
+use crate::engine::Engine;
+use crate::request::PieceState;
+use crate::slab::Key;
+
+impl Engine {
+    /// Whether a read of this piece must wait; if so it waits.
+    pub(crate) fn waits_for_moving_write(&mut self, key: Key) -> bool {
+        let piece = self.pieces.get(key);
+        let (start, end) = (piece.offset, piece.end());
+        let waits =
+            self.active.write_through && self.ranges.touches(start, end) && self.is_moving(start, end);
+        if waits {
+            self.active.readers.push(key);
+        }
+        waits
+    }
+
+    /// Whether a write of `[start, end)` that is not answered was sent again and is not done there.
+    fn is_moving(&self, start: u64, end: u64) -> bool {
+        self.unanswered_writes().into_iter().any(|request| {
+            let mut next = self.requests.get(request).first_piece;
+            while let Some(key) = next {
+                let piece = self.pieces.get(key);
+                next = piece.next;
+                let moves = piece.resent && piece.state != PieceState::Done;
+                if moves && piece.offset < end && start < piece.end() {
+                    return true;
+                }
+            }
+            false
+        })
+    }
+
+    /// A write was answered, or the paths share a cache now: reads look again.
+    pub(crate) fn release_readers(&mut self) {
+        let readers = core::mem::take(&mut self.active.readers);
+        // Newest first, so that the oldest ends at the head of the queue.
+        for key in readers.into_iter().rev() {
+            self.pieces.get_mut(key).queued = false;
+            self.enqueue(key, true);
+        }
+    }
+}
