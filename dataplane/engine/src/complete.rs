@@ -51,7 +51,8 @@ impl Answered {
     }
 
     /// The write of an emulated FUA may be in its server's cache in spite of this error: its FLUSH has failed, or it was
-    /// carried out in part. A server that is leaving has not begun.
+    /// carried out in part. A server that is leaving has not begun. Where the server has FUA an error ends it (W14): kernels
+    /// do not write back later what they failed to write.
     fn may_be_cached(&self, errno: Errno) -> bool {
         self.ends_fua() || (self.flush_after && (is_storage_error(errno) || errno == Errno::NoSpace))
     }
@@ -122,16 +123,17 @@ impl Engine {
         let failed_turn = self.domains[self.paths[answered.path].domain].failed_turn;
         let beside = flush && failed_turn.is_some_and(|failed| answered.slot.turn <= failed);
         let result = if beside { result.and(Err(Errno::Io)) } else { result };
-        if result.is_err_and(|errno| answered.may_be_cached(errno)) {
-            self.leave_in_cache(answered);
-        }
+        let cached =
+            result.is_err_and(|errno| answered.may_be_cached(errno)) && self.leave_in_cache(answered);
         if self.pieces.get(answered.piece).state == PieceState::Done {
             self.release_data(data);
-            self.decide_late_reply(answered.path, answered.piece, answered.slot.sent_at);
             if result.is_ok() && answered.flush_after && self.active.write_through {
                 // W18: it is in a cache that is not shared, and may come out of it over what is newer.
                 self.emulate_fua(answered);
                 return;
+            }
+            if !cached {
+                self.decide_late_reply(answered.path, answered.piece, answered.slot.sent_at);
             }
             if self.pieces.get(answered.piece).ghost {
                 self.ghost_settled(answered.piece, result.is_ok());
@@ -169,12 +171,15 @@ impl Engine {
         of_host || answered.ends_fua()
     }
 
-    /// W18: no FLUSH has brought it out of a cache that is not shared, and it may come out at any time.
-    fn leave_in_cache(&mut self, answered: &Answered) {
-        if self.active.write_through && self.rules.w4_doubt {
+    /// W18: no FLUSH has brought it out of a cache that is not shared, and it may come out at any time. Says whether that
+    /// is so here.
+    fn leave_in_cache(&mut self, answered: &Answered) -> bool {
+        let apart = self.active.write_through && self.rules.w4_doubt;
+        if apart {
             self.pieces.get_mut(answered.piece).copies += 1;
             self.doubt(answered.piece, answered.path, answered.lane, false, true);
         }
+        apart
     }
 
     /// Whether a FLUSH that was answered well may not have covered what another, which

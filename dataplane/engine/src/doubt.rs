@@ -177,7 +177,12 @@ impl Engine {
             "after {} ms without proof that the old one is finished",
             self.program.quiesce / program::MILLISECOND
         );
-        self.report_release(doubt.piece, doubt.path, &after)
+        let what = if doubt.in_flight {
+            "was sent on this path and never answered"
+        } else {
+            "is in a cache that the paths do not share, and no FLUSH has brought it out of there"
+        };
+        self.report_release(doubt.piece, doubt.path, what, &after)
     }
 
     fn report_unasked(&mut self, path: usize, writes: u64) {
@@ -191,21 +196,18 @@ impl Engine {
     /// A copy whose connection still stands is let go at the hold (W13).
     pub(crate) fn report_let_go(&mut self, piece: Key, path: usize) {
         let after = "at the hold, though the old one's connection still stands; should it be executed late, what is newer is written again";
-        self.report_release(piece, path, after);
+        self.report_release(piece, path, "was sent on this path and never answered", after);
     }
 
     /// If somebody waited for it: a newer write, or the host for its answer (W5).
-    fn report_release(&mut self, key: Key, path: usize, how: &str) -> bool {
+    fn report_release(&mut self, key: Key, path: usize, fate: &str, how: &str) -> bool {
         let piece = self.pieces.get(key);
         let newer = piece.quarantine.is_some_and(|range| self.ranges.is_awaited(range));
         let answer =
             piece.request.is_some_and(|it| self.requests.get(it).state == RequestState::AwaitingProof);
         if newer || answer {
             let what = if newer { "a newer write over it goes on" } else { "another copy of it is answered" };
-            let text = format!(
-                "a write of {} bytes at {} was sent on this path and never answered; {what} {how}",
-                piece.len, piece.offset
-            );
+            let text = format!("a write of {} bytes at {} {fate}; {what} {how}", piece.len, piece.offset);
             self.event("quarantine_unproven", Some(path), "W4", text);
         }
         newer || answer

@@ -177,10 +177,12 @@ impl Engine {
     /// What a fresh lane tells of sessions that are to be finished.
     pub(crate) fn gate_answered(&mut self, id: LaneId, path: usize, gate: Option<&GateOffer>) {
         let mut proven = Vec::new();
+        // Another may have been asked since: the first word will do.
+        let carried = self.lane_if(id).and_then(|lane| lane.kill);
         let same: Vec<bool> = self.kills.iter().map(|kill| self.same_target(kill.path, path)).collect();
         for (kill, same) in self.kills.iter_mut().zip(same) {
-            let acknowledged =
-                kill.asked == Some(id) && gate.is_some_and(|gate| same_life(gate, &kill.gate) && gate.killed);
+            let acknowledged = carried == Some(kill.target)
+                && gate.is_some_and(|gate| same_life(gate, &kill.gate) && gate.killed);
             let restarted = same
                 && gate.is_some_and(|gate| gate.volume == kill.gate.volume && gate.nonce != kill.gate.nonce);
             if acknowledged || restarted {

@@ -418,12 +418,8 @@ impl Engine {
             }
             return;
         }
-        if let Some((_, generation)) = told.filter(|_| self.domains[current].unproven) {
-            self.lose_writes(format!(
-                "the gate came back with cache generation {generation}: what was acknowledged and not flushed is gone, and nothing of it was retained"
-            ));
-            self.domains[current].unproven = false;
-            self.domains[current].flushed = self.domains[current].acked;
+        if self.domains[current].unproven {
+            self.lose_unkept(current, told);
         }
         let declared = self.paths[path].program.same_cache.is_some();
         let shared = self.domains.iter().position(|domain| told.is_some() && domain.cache == told);
@@ -457,9 +453,19 @@ impl Engine {
         let entry = &mut self.domains[domain];
         if entry.lost.is_some() {
             entry.spoilt = true;
-        } else if before.is_some() && entry.acked > entry.flushed {
-            self.domain_spoilt(domain);
+        } else if before.is_some() && entry.acked > entry.flushed && !self.domain_spoilt(domain) {
+            self.lose_unkept(domain, told);
         }
+    }
+
+    /// A gate tells that this cache is another one now, and nothing was retained of what was not flushed.
+    fn lose_unkept(&mut self, domain: usize, told: Option<(u128, u64)>) {
+        let Some((_, generation)) = told else { return };
+        self.lose_writes(format!(
+            "the gate came back with cache generation {generation}: what was acknowledged and not flushed is gone, and nothing of it was retained"
+        ));
+        self.domains[domain].unproven = false;
+        self.domains[domain].flushed = self.domains[domain].acked;
     }
 
     /// Whether another path is in the same domain.

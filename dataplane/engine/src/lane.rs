@@ -218,6 +218,8 @@ pub(crate) struct Lane {
     pub(crate) given_up_at: Nanos,
     /// Its session is proven finished: nothing on it is in doubt.
     pub(crate) finished: bool,
+    /// The session that a gate is to finish when this one is opened (`fence`).
+    pub(crate) kill: Option<LaneId>,
     /// It was opened only to have another session finished (`fence`).
     pub(crate) fencing: bool,
     /// It was opened beside others, over another portal, and is not accepted yet.
@@ -284,6 +286,7 @@ impl Lane {
             last_canary: 0,
             given_up_at: 0,
             finished: false,
+            kill: None,
             fencing: false,
             beside: false,
             leaving: false,

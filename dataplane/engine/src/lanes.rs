@@ -101,7 +101,9 @@ impl Engine {
         self.lane_generations[slot] += 1;
         let id = LaneId { slot: slot as u16, generation: self.lane_generations[slot] };
         let path = &mut self.paths[index];
-        self.lanes[slot] = Some(Lane::new(id, index, portal, path.program.in_flight, self.now));
+        let mut lane = Lane::new(id, index, portal, path.program.in_flight, self.now);
+        lane.kill = kill;
+        self.lanes[slot] = Some(lane);
         path.lanes.push(slot as u16);
         let Some(program_index) = path.program_index else { panic!("a removed path was opened") };
         self.act(Action::OpenLane { lane: id, path: program_index, portal, kill });

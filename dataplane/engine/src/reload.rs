@@ -73,6 +73,7 @@ impl Engine {
     fn put_in_force(&mut self, program: DeviceProgram) {
         let retained = self.retains();
         let before = core::mem::replace(&mut self.program, program);
+        self.set_retention_limit(self.retention.limit_bytes);
         match (retained, self.retains()) {
             (true, false) => {
                 let program = core::mem::replace(&mut self.program, before);

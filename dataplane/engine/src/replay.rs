@@ -275,17 +275,26 @@ impl Engine {
             return;
         }
         let pending = core::mem::take(&mut replay.pending);
-        let bytes: u64 = pending.iter().map(|(start, segment)| segment.end - start).sum();
+        let mut bytes: u64 = pending.iter().map(|(start, segment)| segment.end - start).sum();
+        // What waits for its range, too: whoever is before it there may take as long as the hold.
+        for writing in replay.writing.values_mut().filter(|writing| !writing.started && !writing.void) {
+            writing.void = true;
+            bytes += writing.end - writing.start;
+        }
         for segment in pending.into_values() {
             self.forget_content(segment.content);
         }
-        if bytes > 0 {
-            self.lose_writes(format!(
-                "{bytes} bytes were acknowledged, their server lost its cache, and they were not written again before others were to write this device, too"
-            ));
-        }
+        self.lose_to_others(bytes);
         self.wake_readers();
         self.check_replay();
+    }
+
+    fn lose_to_others(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.lose_writes(format!(
+                "{bytes} bytes were acknowledged and were to be written again (their server lost its cache, or a late copy may have overwritten them), and were not before others were to write this device, too"
+            ));
+        }
     }
 
     /// Hands out segments as far as the window allows; called before every dispatch.
@@ -398,6 +407,9 @@ impl Engine {
                 let replay = self.replaying();
                 replay.segments += 1;
                 replay.bytes += end - start;
+            }
+            Some(_) if self.has_nowhere_to_write() && self.program.writers == Writers::Many => {
+                self.lose_to_others(end - start);
             }
             Some(_) if self.has_nowhere_to_write() => {
                 // It waits for a path, as long as that takes.

@@ -104,7 +104,7 @@ pub(crate) struct Settled {
 #[derive(Debug)]
 pub(crate) struct Retention {
     bytes: u64,
-    limit_bytes: u64,
+    pub(crate) limit_bytes: u64,
     pub(crate) log: VecDeque<Entry>,
     payloads: Slab<Payload>,
     /// A FLUSH of our own is on its way.
@@ -231,7 +231,12 @@ impl Engine {
     /// Room for acknowledged writes as far as others leave it: the driver shares one budget among devices. Never above
     /// what is configured.
     pub fn set_retention_limit(&mut self, limit_bytes: u64) {
-        self.retention.limit_bytes = limit_bytes.min(self.program.retention_bytes);
+        let limit_bytes = limit_bytes.min(self.program.retention_bytes);
+        if limit_bytes < self.retention.limit_bytes {
+            // What is there already is looked through at the next write that finds no room.
+            self.retention.compact_at = self.retention.compact_at.max(self.retention.log.len());
+        }
+        self.retention.limit_bytes = limit_bytes;
     }
 
     /// A write of a host is about to be answered well: notes it, and keeps its bytes as

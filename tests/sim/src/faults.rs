@@ -6,7 +6,9 @@
 //! data on a server needs another path that is well, to be compared with.
 
 use engine::{Event, LaneFault};
-use program::{DeviceProgram, Failback, MILLISECOND, Nanos, PathCommand, PathProgram, SECOND, SelectorKind};
+use program::{
+    DeviceProgram, Failback, MILLISECOND, Nanos, PathCommand, PathProgram, SECOND, SelectorKind, Writers,
+};
 
 use crate::coverage::FaultClass;
 use crate::device::Device;
@@ -294,7 +296,9 @@ fn kill(env: &mut Env, devices: &mut [Device], server: usize) -> bool {
     env.servers[server].busy_until = 0;
     env.servers[server].frozen.clear();
     env.servers[server].stuck.clear();
-    if let Some(cache) = env.servers[server].plan.cache.filter(|_| env.servers[server].plan.loses) {
+    // What nothing retains a cache must not lose: nobody promises it (`retention = "0B"`).
+    let loses = env.servers[server].plan.loses && devices.iter().all(|device| !device.is_unkept());
+    if let Some(cache) = env.servers[server].plan.cache.filter(|_| loses) {
         env.cache_losses[cache] += 1;
         for device in devices.iter_mut() {
             device.cache_dies(env, cache);
@@ -309,7 +313,7 @@ fn crash(env: &mut Env, devices: &mut [Device]) -> bool {
     for server in 0..env.servers.len() {
         met |= kill(env, devices, server);
     }
-    if env.plan.servers[0].cache.is_some() {
+    if env.plan.servers[0].cache.is_some() && devices.iter().all(|device| !device.is_unkept()) {
         env.cache_losses[0] += 1;
         for device in devices.iter_mut() {
             device.cache_dies(env, 0);
@@ -386,12 +390,17 @@ fn lose_host(env: &mut Env, device: &mut Device) -> bool {
 /// A program an operator might change to.
 fn changed(env: &mut Env, device: &Device, link: usize) -> DeviceProgram {
     let mut program = device.plan.program.clone();
-    match env.rng.below(4) {
+    let one = program.writers == Writers::One;
+    match env.rng.below(9) {
         0 => program.selector = SelectorKind::QueueDepth,
         1 => program.failback = Failback::Immediate,
-        2 if program.paths.len() > 1 => {
+        2 | 3 if program.paths.len() > 1 => {
             program.paths.remove(link);
         }
+        4 if program.identity.is_some() => program.paths[link].read_only = program.paths.len() > 1,
+        5 if one => program.retention_bytes = 0,
+        6 if one => program.retention_bytes = 4 << 10,
+        7 if one && !env.plan.gates() => program.writers = Writers::Many,
         _ => program.paths[link].in_flight += 1,
     }
     program
@@ -426,8 +435,12 @@ impl Device {
                 self.links[path] = link;
             }
         }
+        let kept = self.retains();
         self.program = program.clone();
+        self.note_retention(env, kept);
         self.feed(env, Event::Program(Box::new(program)));
+        // As the driver does at each turn.
+        self.engine.set_retention_limit(u64::MAX);
     }
 
     /// Every path is in use or ready.

@@ -17,7 +17,7 @@
 //! | host | break off and come back at any time, then issue again what was not answered | time out; have two requests of one content told apart |
 //! | our process, our kernel | keep bytes queued for as long as a link is silent | send one byte after a reset |
 //! | network | keep bytes; deliver what was on its way after a reset | deliver out of order, or on another connection |
-//! | server, connection stands | take any time for any request, be stopped, answer in any order, carry a request out in parts or twice before it answers | carry it out after it has answered |
+//! | server, connection stands | take any time for any request, be stopped, answer in any order, carry a request out in parts or twice before it answers | carry it out after it has answered; answer ESHUTDOWN to what it has begun |
 //! | server, connection gone, `unproven = "assume"` | carry out what it received, once or more, within `quiesce` | later than that: this is what `assume` assumes |
 //! | server, connection gone, `unproven = "hold"` | the same at any time | |
 //! | server process dies | with what it worked on done or not, with its cache kept or lost | work on |

@@ -14,6 +14,8 @@ use crate::rng::Rng;
 const HEDGES: u64 = 0x6865_6467_6573;
 /// And those of [`draw_groups`].
 const GROUPS: u64 = 0x6772_6f75_7073;
+/// Seeds the draw of paths for reads alone.
+const READ_ONLY: u64 = 0x7265_6164_6f6e;
 
 /// How paths lead to the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +194,7 @@ impl Plan {
         }
         draw_hedges(&mut Rng::new(seed ^ HEDGES), &mut plan.devices);
         draw_groups(&mut Rng::new(seed ^ GROUPS), &mut plan);
+        draw_read_only(&mut Rng::new(seed ^ READ_ONLY), &mut plan.devices);
         plan
     }
 
@@ -286,6 +289,18 @@ impl Plan {
 fn draw_hedges(rng: &mut Rng, devices: &mut [DevicePlan]) {
     for device in devices {
         device.program.hedge_budget_ppm = rng.pick(&[0, 30_000, 30_000, 500_000]);
+    }
+}
+
+/// One of several paths may be for reads alone. Where a written block is the only proof of a path's identity nothing
+/// could prove the others.
+fn draw_read_only(rng: &mut Rng, devices: &mut [DevicePlan]) {
+    for device in devices.iter_mut().filter(|device| device.program.identity.is_some()) {
+        let paths = &mut device.program.paths;
+        if paths.len() > 1 && rng.chance(160_000) {
+            let path = rng.below(paths.len() as u64) as usize;
+            paths[path].read_only = true;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use engine::{Event, GateOffer, Offer, SessionId};
 use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, SECOND, Unproven};
+use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
 
 use crate::script::{Script, Sent, device, offer};
 
@@ -227,6 +227,50 @@ fn what_was_not_kept_is_not_taken_for_written_again() {
     answer_all(&mut s);
     assert_eq!(s.result(flush), Some(Ok(())));
     assert!(s.events.contains(&"cache_unproven"));
+}
+
+/// F7: when others are to write the device too, nothing is written again any more that has not begun to be, nor what waits
+/// for its range. It is told as lost.
+#[test]
+fn what_waits_to_be_written_again_is_lost_to_others() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let acked = s.take();
+    s.answer(acked, Ok(()));
+    let open = s.request(Write, 0, 8192);
+    let held = s.take();
+    assert_ne!(acked.path, held.path);
+    s.reset(acked.path);
+    assert!(s.nothing_sent() && s.losses.is_empty(), "it waits for a write that is not answered");
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    assert!(s.losses.iter().flatten().any(|loss| loss.starts_with("4096 bytes")), "{:?}", s.losses);
+    s.answer(held, Err(Errno::NoSpace));
+    assert_eq!(s.result(open), Some(Err(Errno::NoSpace)));
+    assert!(s.sent.iter().all(|sent| sent.command != Write), "{:?}", s.sent);
+}
+
+/// F6, F9: nothing was kept, and the gate's next connection tells of another cache while one to the old is still thought to
+/// stand: what was not flushed is told as lost.
+#[test]
+fn a_new_generation_beside_a_standing_connection_is_a_loss_where_nothing_is_kept() {
+    let mut program = DeviceProgram { retention_bytes: 0, ..device(2) };
+    for path in &mut program.paths {
+        path.same_cache = Some("one".into());
+    }
+    let mut s = Script::new(&program);
+    s.open_all(&gate(1, 5));
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.reset(1 - sent.path);
+    s.wait(SECOND);
+    assert!(s.losses.is_empty());
+    s.open_path(1 - sent.path, gate(2, 6));
+    assert_eq!(s.losses.iter().flatten().count(), 1, "{:?}", s.events);
+    let flush = s.request(Flush, 0, 0);
+    answer_all(&mut s);
+    assert_eq!(s.result(flush), Some(Err(Errno::Io)), "F9");
 }
 
 /// W10, F2, F8: what a process before left in the servers' caches is flushed at once, without a host asking; until

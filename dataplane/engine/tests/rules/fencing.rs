@@ -102,6 +102,30 @@ fn one_path_at_a_time_waits_for_the_gate() {
     }
 }
 
+/// 2.4: the lost path's own next connection has named the session too, before a path that works was asked: what its gate
+/// says of it counts.
+#[test]
+fn the_first_word_of_a_gate_counts() {
+    let mut s = Script::new(&DeviceProgram { unproven: Unproven::Hold, ..device(2) });
+    s.open_path(0, gate(1, false));
+    s.request(Write, 0, 4096);
+    let lost = s.take();
+    s.reset(0);
+    s.wait(SECOND);
+    let own = fencing_lane(&s, lost.lane);
+    s.open_path(1, gate(1, false));
+    let asking = fencing_lane(&s, lost.lane);
+    assert_ne!(own, asking);
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.engine.status(s.now).quarantined, 1);
+    s.open(own, gate(1, true));
+    assert_eq!(s.engine.status(s.now).quarantined, 0);
+    s.open(asking, gate(1, true));
+    assert_eq!(s.events.iter().filter(|name| **name == "session_fenced").count(), 1);
+}
+
 /// W20: the same where there was no path for a while.
 #[test]
 fn a_path_that_comes_later_waits_for_the_gate_too() {

@@ -10,7 +10,7 @@
 
 use engine::{BufferId, Event, HostRequest, RequestTag, SessionId};
 use nbd::{Command, CommandFlags, Errno};
-use program::{Nanos, NoPath, SECOND};
+use program::{AccessPolicy, Nanos, NoPath, SECOND};
 
 use super::Device;
 use crate::coverage::Mark;
@@ -18,6 +18,7 @@ use crate::env::Env;
 use crate::medium::Value;
 use crate::op::Buffer;
 use crate::oracle::WriteKind;
+use crate::plan::Topology;
 use crate::queue::Happening;
 
 /// An EIO may be believed this long after a server answered it (the second opinion
@@ -38,6 +39,8 @@ pub struct Session {
     pub open: bool,
     /// A FLUSH failed and this session was not told.
     pub owed: bool,
+    /// The settings have changed since: it may be told, or what was lost is written again.
+    forgiven: bool,
     /// What to issue again: command and range.
     again: Vec<(Command, usize, usize)>,
 }
@@ -69,7 +72,14 @@ impl Device {
         let index = self.sessions.len() as u16;
         self.next_session += 1;
         let id = SessionId(self.next_session);
-        self.sessions.push(Session { id, incarnation: 0, open: true, owed: false, again: Vec::new() });
+        self.sessions.push(Session {
+            id,
+            incarnation: 0,
+            open: true,
+            owed: false,
+            forgiven: false,
+            again: Vec::new(),
+        });
         self.feed(env, Event::SessionOpened(id));
         self.fill(env, index);
     }
@@ -149,9 +159,16 @@ impl Device {
     pub(super) fn owe_flush_error(&mut self) {
         for session in &mut self.sessions {
             session.owed = true;
+            session.forgiven = false;
         }
         for request in self.requests.iter_mut().flatten() {
             request.may_fail = true;
+        }
+    }
+
+    pub(super) fn forgive_flush_errors(&mut self) {
+        for session in &mut self.sessions {
+            session.forgiven = true;
         }
     }
 
@@ -473,7 +490,8 @@ impl Device {
     }
 
     fn judge_flush(&mut self, env: &mut Env, request: &Request) {
-        let owed = std::mem::take(&mut self.sessions[request.session as usize].owed);
+        let session = &mut self.sessions[request.session as usize];
+        let owed = std::mem::take(&mut session.owed) && !session.forgiven;
         if self.loss_told {
             env.fail("F9", || "a FLUSH succeeded after acknowledged writes were lost for good".into());
         }
@@ -489,6 +507,7 @@ impl Device {
         }
         self.judge_durable(env, 0..self.plan.sectors, |sector| request.floors[sector], "FLUSH");
         self.oracle.flushed();
+        self.unkept &= !self.retains() || request.issued_at < self.kept_since;
     }
 
     /// T3: what is answered as durable is stable now.
@@ -554,7 +573,11 @@ impl Device {
             NoPath::Hold(hold) => hold,
             NoPath::Forever => Nanos::MAX,
         };
-        let without_path = env.now - self.last_usable;
+        let writes = request.command.is_write_like() || request.command == Command::Flush;
+        // Of one path at a time it is one that may be written, for as long as it may only be slow.
+        let one =
+            self.program.access == AccessPolicy::ActivePassive || env.plan.topology == Topology::Incoherent;
+        let without_path = env.now - if writes || one { self.last_writable } else { self.last_usable };
         // No path for the hold (3.7); a successor of a write in doubt, a FLUSH whose cache
         // is away, a path that must wait for proof, for as long (W13, F2, W20).
         if without_path >= hold || (waits && env.now - request.issued_at >= hold) {
@@ -564,7 +587,12 @@ impl Device {
         let refusing = self.paths.iter().filter(|path| recent(path.eio_at)).count();
         // One that has come up since need not have been asked.
         let there = |path: &super::PathView| path.usable() && path.usable_since <= request.issued_at;
-        let other = self.paths.iter().any(|path| there(path) && !recent(path.eio_at));
+        let fits = |link: usize| !writes || self.is_written_through(link);
+        let other = self
+            .paths
+            .iter()
+            .enumerate()
+            .any(|(link, path)| there(path) && fits(link) && !recent(path.eio_at));
         refusing >= 2 || (refusing == 1 && !other)
     }
 

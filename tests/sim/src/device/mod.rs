@@ -131,6 +131,12 @@ pub struct Device {
     doubtful: Vec<(usize, usize)>,
     /// Last moment at which a path was reported usable whose server serves.
     last_usable: Nanos,
+    /// The same of a path that may be written.
+    last_writable: Nanos,
+    /// Writes that nothing retains may be acknowledged and not stable: no cache is lost meanwhile.
+    unkept: bool,
+    /// Since when everything is retained.
+    kept_since: Nanos,
     /// Requests open.
     pub open: usize,
     /// How long hosts waited for any answer (issue of the first or the last answer to the next).
@@ -187,6 +193,9 @@ impl Device {
             definite: Vec::new(),
             doubtful: Vec::new(),
             last_usable: env.now,
+            last_writable: env.now,
+            unkept: false,
+            kept_since: env.now,
             open: 0,
             gap: Gap::default(),
             seen: Seen::new(plan.program.paths.len(), plan.sessions),
@@ -285,9 +294,19 @@ impl Device {
         }
         // A server that answers ESHUTDOWN to everything serves nobody, whatever the engine hopes of it.
         let serves = |link: usize| !env.server_of(link).leaving;
-        if self.paths.iter().enumerate().any(|(link, path)| path.usable() && serves(link)) {
+        let usable = |link: &usize| self.paths[*link].usable() && serves(*link);
+        if (0..self.paths.len()).any(|link| usable(&link)) {
             self.last_usable = env.now;
         }
+        if (0..self.paths.len()).filter(usable).any(|link| self.is_written_through(link)) {
+            self.last_writable = env.now;
+        }
+    }
+
+    /// Whether the running program lets this link's path be written through.
+    fn is_written_through(&self, link: usize) -> bool {
+        let mut paths = self.links.iter().zip(&self.program.paths);
+        paths.any(|(&of, path)| of == link && !path.read_only)
     }
 
     fn act(&mut self, env: &mut Env, action: Action) {

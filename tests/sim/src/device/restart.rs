@@ -69,6 +69,7 @@ impl Device {
             path.state = program::PathState::Down;
         }
         self.last_usable = env.now;
+        self.last_writable = env.now;
     }
 
     fn lose_connections(&mut self, env: &mut Env) {

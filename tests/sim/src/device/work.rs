@@ -248,7 +248,8 @@ impl Device {
             env.fail("F11", || format!("{:?} beyond the end of a smaller export", op.command));
             return Err(Errno::Invalid);
         }
-        if state.leaving {
+        // What it has begun it finishes.
+        if state.leaving && !op.executed {
             return Err(Errno::Shutdown);
         }
         if op.command == Command::Flush && (std::mem::take(&mut self.flush_owed[server]) || state.flush_eio) {
@@ -405,7 +406,7 @@ impl Device {
             }
         }
         let Some(cache) = cache else { return };
-        if env.rng.chance(500_000) || self.oracle.is_uncertain() {
+        if env.rng.chance(500_000) || self.oracle.is_uncertain() || self.unkept {
             return;
         }
         let answered = |&sector: &u32| {
@@ -466,8 +467,25 @@ impl Device {
 
     /// Acknowledged writes are kept until they are stable (F5); with several writers all
     /// are durable when they are acknowledged (F7).
-    pub(super) fn retains(&self) -> bool {
-        self.program.writers == program::Writers::One
+    pub fn retains(&self) -> bool {
+        self.program.writers == program::Writers::One && self.program.retention_bytes > 0
+    }
+
+    /// The program has changed, and with it perhaps what is kept.
+    pub fn note_retention(&mut self, env: &Env, before: bool) {
+        let now = self.retains();
+        if now == before {
+            return;
+        }
+        self.unkept = true;
+        self.kept_since = env.now;
+        // What a FLUSH has dropped was to be written again, and is; whoever was to be told of it is not.
+        self.forgive_flush_errors();
+    }
+
+    /// Something is acknowledged, not stable, and kept by nobody.
+    pub fn is_unkept(&self) -> bool {
+        self.unkept
     }
 
     /// Another member writes the shared storage. Members agree on who writes what (a
