@@ -9,7 +9,8 @@
 //!            active-passive: one path, kept until it is not usable or a better
 //!                            group takes over by the failback rule
 //! writers  = the members that may be written; if none, those of the best group
-//!            that has one (read-only paths serve reads only)
+//!            that has one (read-only paths serve reads only), of a lesser standing
+//!            if none of the best has one; active-passive uses that path for reads, too
 //! ```
 //!
 //! An active-passive switch away from a path that still answers waits until its
@@ -47,8 +48,8 @@ pub(crate) struct Active {
     pub(crate) best: Option<Standing>,
     /// No healthy path: suspect ones are used.
     pub(crate) last_resort: bool,
-    /// Since when there are paths and none may be written; with that, whether the end of the hold was told.
-    pub(crate) unwritable: Option<(Nanos, bool)>,
+    /// Paths answer, and none of those that may be written.
+    pub(crate) unwritable: Option<Unwritable>,
     /// Active-passive: the old path must finish first.
     pub(crate) waiting_for: Option<usize>,
     /// Since when it has been that one, as seen by the timer.
@@ -59,6 +60,13 @@ pub(crate) struct Active {
     pub(crate) readers: Vec<Key>,
     /// When parked pieces may ask the path that answered EIO once more.
     pub(crate) ask_again: Nanos,
+}
+
+/// Since when, and whether the hold is over for what writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unwritable {
+    pub(crate) since: Nanos,
+    pub(crate) over: bool,
 }
 
 impl Default for Active {
@@ -92,18 +100,27 @@ impl Engine {
         let standings = self.paths.iter().filter_map(|path| path.steering.standing);
         let best = policies::standing::in_use(standings);
         self.active.best = best;
-        let mut usable: Vec<usize> =
+        let usable: Vec<usize> =
             (0..self.paths.len()).filter(|&path| self.paths[path].steering.is_of(best)).collect();
         let lesser = self.writers_of_lesser_standing(&usable);
         self.active.last_resort = best.min(lesser.or(best)) <= Some(Standing::Suspect);
+        let mut written = usable.clone();
         if lesser.is_some() {
-            usable.extend(
-                (0..self.paths.len())
-                    .filter(|&path| self.paths[path].steering.is_of(lesser) && self.paths[path].writable()),
-            );
-            usable.sort_unstable();
+            let of_lesser = |path: &usize| self.paths[*path].steering.is_of(lesser);
+            written
+                .extend((0..self.paths.len()).filter(of_lesser).filter(|&path| self.paths[path].writable()));
+            written.sort_unstable();
         }
-        self.choose_members(&usable);
+        match self.active.policy {
+            AccessPolicy::ActiveActive => {
+                let group = self.best_group(&usable);
+                self.share(&written, group);
+            }
+            AccessPolicy::ActivePassive => {
+                let group = self.best_group(&written);
+                self.choose_one(&written, &group);
+            }
+        }
         self.end_rests();
         self.note_held();
         self.decide_group();
@@ -158,19 +175,15 @@ impl Engine {
         if self.active.write_through { 1 } else { usize::from(self.paths[path].program.lanes.max(1)) }
     }
 
-    fn choose_members(&mut self, usable: &[usize]) {
+    /// Those of these paths that are in the best group.
+    fn best_group(&mut self, usable: &[usize]) -> Vec<usize> {
         let ranks: Vec<(Rank, Nanos)> =
             usable.iter().map(|&path| (self.rank(path), self.ranked_since(path))).collect();
         // A path in use that has come to a better group takes the use with it; one that has come to a lesser is left.
         let in_use = self.active.members.iter().filter(|path| usable.contains(path));
         let current = in_use.map(|&path| self.rank(path)).max().max(self.active.rank);
         self.active.rank = self.failback.choose(self.now, current, &ranks);
-        let group: Vec<usize> =
-            usable.iter().copied().filter(|&path| Some(self.rank(path)) == self.active.rank).collect();
-        match self.active.policy {
-            AccessPolicy::ActiveActive => self.share(usable, group),
-            AccessPolicy::ActivePassive => self.choose_one(usable, &group),
-        }
+        usable.iter().copied().filter(|&path| Some(self.rank(path)) == self.active.rank).collect()
     }
 
     fn share(&mut self, usable: &[usize], group: Vec<usize>) {
@@ -288,9 +301,10 @@ impl Engine {
         let trusted =
             |path: &usize| self.paths[*path].lanes.iter().any(|&slot| self.lane_at(slot).is_trusted());
         let served = self.active.members.iter().any(trusted);
+        let written = self.active.writers.iter().any(trusted);
         self.note_served(served);
-        if served && self.active.writers.is_empty() {
-            self.active.unwritable.get_or_insert((self.now, false));
+        if served && !written {
+            self.active.unwritable.get_or_insert(Unwritable { since: self.now, over: false });
         } else {
             self.active.unwritable = None;
         }

@@ -7,27 +7,21 @@
 //! | good, later | released | one copy less in doubt |
 //! | good, sent before a ghost was executed over it (W13) | | sent again |
 //! | an error, while a second copy is open | waits for that (`hedge`) | |
-//! | EIO, unknown | tried on one other path, then believed | the same, with the same bytes |
+//! | EIO, unknown | tried on one other path, then believed (`opinion`) | the same, with the same bytes |
 //! | ESHUTDOWN | elsewhere; the lane is drained | the same |
 //! | EPERM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP | to the host | to the host |
 
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
-
 use nbd::{Command, Errno};
-use policies::faults::{FaultClass, PathAction, RequestAction, classify_errno, host_errno};
-use policies::limits::{SECOND_OPINION, STRIKES};
-use program::{AccessPolicy, Nanos, Writers};
+use policies::faults::{FaultClass, classify_errno};
+use program::Nanos;
 
 use crate::engine::Engine;
 use crate::lane::{LaneState, Slot, Use};
-use crate::ranges::Holder;
 use crate::record::DecisionPoint;
-use crate::request::{Kind, Origin, PieceState, Request, RequestState};
+use crate::request::{Kind, PieceState};
 use crate::retain::Settled;
 use crate::slab::Key;
-use crate::{Action, BufferId, Digest, LaneId, Rules, SendData};
+use crate::{Action, BufferId, Digest, LaneId, SendData};
 
 /// EIO and the like: the storage itself failed.
 pub(crate) fn is_storage_error(errno: Errno) -> bool {
@@ -35,13 +29,13 @@ pub(crate) fn is_storage_error(errno: Errno) -> bool {
 }
 
 /// A copy of a piece that was answered.
-struct Answered {
-    path: usize,
-    lane: LaneId,
-    piece: Key,
-    flush_after: bool,
-    moved: bool,
-    slot: Slot,
+pub(crate) struct Answered {
+    pub(crate) path: usize,
+    pub(crate) lane: LaneId,
+    pub(crate) piece: Key,
+    pub(crate) flush_after: bool,
+    pub(crate) moved: bool,
+    pub(crate) slot: Slot,
 }
 
 impl Answered {
@@ -336,151 +330,6 @@ impl Engine {
         self.piece_closed(key);
     }
 
-    fn piece_error(&mut self, answered: &Answered, errno: Errno) {
-        let key = answered.piece;
-        self.blame_rule(answered.path, "W7");
-        // A read may have a copy elsewhere that still answers.
-        let left = answered.moved || self.hedge_left(key, &answered.slot);
-        let (class, verdict) = self.verdict_on_error(errno, 1);
-        match verdict.request {
-            RequestAction::ToHost if left && !answered.moved => {}
-            RequestAction::ToHost => {
-                let errno = Errno::from_wire(host_errno(class, errno.to_wire())).unwrap_or(Errno::Io);
-                // A copy elsewhere may still succeed, but the server understood the
-                // request and turned it down: another will too (W7).
-                self.piece_failed(key, errno);
-            }
-            RequestAction::RetryElsewhereOnce => {
-                self.paths[answered.path].errors += 1;
-                if matches!(self.pieces.get(key).kind, Kind::Flush { .. }) {
-                    // Asked again, a server may answer well although what it lost is
-                    // gone: a failed FLUSH is believed at once (F9).
-                    self.piece_failed(key, Errno::Io);
-                    return;
-                }
-                let speaker = self.speaks_as(answered.path);
-                let piece = self.pieces.get_mut(key);
-                piece.refused_by |= 1 << speaker.min(63);
-                if !left {
-                    self.second_opinion(key, answered.path);
-                }
-            }
-            RequestAction::RetryElsewhere | RequestAction::Wait => {
-                // ESHUTDOWN and the like: the server is leaving.
-                self.paths[answered.path].errors += 1;
-                if !left {
-                    self.requeue(key);
-                }
-                self.lane_leaves(answered.lane);
-            }
-        }
-    }
-
-    /// EIO is tried once on another path, then believed (W7, W14).
-    fn second_opinion(&mut self, key: Key, path: usize) {
-        let refused_by = self.pieces.get(key).refused_by;
-        let others = self
-            .paths
-            .iter()
-            .enumerate()
-            .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
-        let (_, verdict) = self.verdict_on_error(Errno::Io, refused_by.count_ones());
-        if verdict.request == RequestAction::ToHost || !others || !self.rules.w7_second_opinion {
-            self.decide_second_opinion(path, refused_by.count_ones(), None);
-            self.piece_failed(key, Errno::Io);
-            return;
-        }
-        let believe_at = self.now + SECOND_OPINION;
-        self.pieces.get_mut(key).believe_at.get_or_insert(believe_at);
-        self.decide_second_opinion(path, refused_by.count_ones(), Some(SECOND_OPINION));
-        self.requeue(key);
-        let elsewhere = (0..self.paths.len())
-            .any(|other| self.paths[other].steering.answers() && refused_by & (1 << other.min(63)) == 0);
-        if self.active.policy == AccessPolicy::ActivePassive
-            && elsewhere
-            && self.active.members.contains(&path)
-        {
-            // One path at a time: the second opinion is a switch.
-            self.sicken(path, String::from("it answered EIO; another path is asked"));
-        }
-    }
-
-    /// The entry whose opinion an answer of this one is: a path that an operator changed is no second path (W7).
-    fn speaks_as(&self, path: usize) -> usize {
-        let mut speaker = path;
-        while let Some(successor) = self.paths[speaker].successor {
-            speaker = successor;
-        }
-        speaker
-    }
-
-    /// A path was changed: what was answered over the old entry was answered by the server of the new one.
-    pub(crate) fn inherit_opinions(&mut self, old: usize, new: usize) {
-        let asked: Vec<Key> =
-            self.pieces.iter().filter(|(_, piece)| piece.refused_by != 0).map(|it| it.0).collect();
-        for key in asked {
-            let piece = self.pieces.get_mut(key);
-            if piece.refused_by & (1 << old.min(63)) != 0 {
-                piece.refused_by = piece.refused_by & !(1 << old.min(63)) | 1 << new.min(63);
-            }
-        }
-    }
-
-    /// No path was left, and one is back: an EIO from before says nothing of it, and no other path could be asked
-    /// meanwhile. Not for ever, or a server that dies of a bad block each time it is asked would never be believed.
-    pub(crate) fn forget_opinions(&mut self) {
-        let hold = self.hold_time();
-        let young = |request: &Request| self.now - request.accepted < hold;
-        let asked: Vec<Key> = self
-            .pieces
-            .iter()
-            .filter(|(_, piece)| piece.believe_at.is_some())
-            .filter(|(_, piece)| piece.request.is_some_and(|request| young(self.requests.get(request))))
-            .map(|(key, _)| key)
-            .collect();
-        for key in asked {
-            let piece = self.pieces.get_mut(key);
-            piece.believe_at = None;
-            piece.refused_by = 0;
-        }
-        self.unpark();
-    }
-
-    /// Another path answered well what these answered with EIO: it is theirs.
-    fn disproved(&mut self, refused_by: u64) {
-        if refused_by == 0 {
-            return;
-        }
-        for index in 0..self.paths.len() {
-            if refused_by & (1 << index.min(63)) == 0 {
-                continue;
-            }
-            // What is in flight when it is taken out comes back with the same error: one fault, told once.
-            if !self.paths[index].sick {
-                self.in_trouble(index);
-            }
-            let path = &mut self.paths[index];
-            path.strikes = path.strikes.saturating_add(1);
-            let verdict = Self::verdict_on_disproof(path.strikes >= STRIKES);
-            if verdict.path == PathAction::Canaries && !path.sick {
-                let text = format!("it answered EIO {STRIKES} times where another path succeeded");
-                self.sicken(index, text);
-            }
-        }
-    }
-
-    /// Takes a path out until its canaries are good again.
-    pub(crate) fn sicken(&mut self, path: usize, text: String) {
-        self.decide_sick(path);
-        self.blame_rule(path, "W7");
-        let path = &mut self.paths[path];
-        path.sick = true;
-        path.probation = None;
-        path.failed_before = true;
-        path.explain("W7", text);
-        self.regroup();
-    }
-
     /// Puts a piece back in line; it is sent again with the same bytes (W3).
     pub(crate) fn requeue(&mut self, key: Key) {
         let piece = self.pieces.get_mut(key);
@@ -496,144 +345,5 @@ impl Engine {
         self.pieces.get_mut(key).paced = paced;
         self.set_piece_state(key, PieceState::Queued);
         self.enqueue(key, true);
-    }
-
-    /// Every piece is done.
-    pub(crate) fn finish_request(&mut self, key: Key) {
-        let request = self.requests.get(key);
-        if request.state == RequestState::AwaitingReplay {
-            return;
-        }
-        let write = request.host.command.is_write_like();
-        let waits = self.program.writers == Writers::Many && self.rules.w5_answer_waits;
-        if write && waits && self.has_copies(key) {
-            self.requests.get_mut(key).state = RequestState::AwaitingProof;
-            return;
-        }
-        self.answer(key);
-    }
-
-    fn has_copies(&self, key: Key) -> bool {
-        let mut next = self.requests.get(key).first_piece;
-        while let Some(piece) = next {
-            let piece = self.pieces.get(piece);
-            if piece.copies > 0 {
-                return true;
-            }
-            next = piece.next;
-        }
-        false
-    }
-
-    /// Answers the host and takes the request apart. Pieces with copies stay, and
-    /// keep their range quarantined if they write (W4).
-    pub(crate) fn answer(&mut self, key: Key) {
-        let request = self.requests.remove(key);
-        self.leave_replay(key, &request);
-        let good = request.error.is_none();
-        let kept = match request.origin {
-            Origin::Host if good && request.host.command.is_write_like() => self.retain(&request),
-            Origin::Replay(slot) => {
-                self.segment_written(slot, &request);
-                true
-            }
-            Origin::Host | Origin::OwnFlush => false,
-        };
-        // What is written again is the newest acknowledged, however it ends.
-        let acknowledged = good || matches!(request.origin, Origin::Replay(_));
-        let stays = if good { self.rules.w4_quarantine } else { self.rules.w14_failed_writes };
-        let mut next = request.first_piece;
-        while let Some(piece) = next {
-            next = self.pieces.get(piece).next;
-            if let Some(buffer) = self.pieces.get_mut(piece).landed.take() {
-                let action = match request.error {
-                    None => Action::ReplyData { tag: request.host.tag, buffer },
-                    Some(_) => Action::Release(buffer),
-                };
-                self.act(action);
-            }
-            self.part_from(piece, request.range.filter(|_| stays), acknowledged);
-        }
-        match request.origin {
-            Origin::Host => {
-                self.note_answered(&request);
-                self.answer_host(&request, kept);
-            }
-            Origin::OwnFlush => self.own_flush_done(good),
-            Origin::Replay(_) => {}
-        }
-        if let Some(range) = request.range {
-            self.release_range(range);
-        }
-        if matches!(request.origin, Origin::Replay(_)) {
-            self.wake_readers();
-            self.check_replay();
-        }
-        if request.host.command.is_write_like() {
-            self.release_readers();
-        }
-    }
-
-    fn answer_host(&mut self, request: &Request, kept: bool) {
-        let mut result = request.error.map_or(Ok(()), Err);
-        // Any failed FLUSH tells its session, of whatever was lost by then.
-        if request.host.command == Command::Flush
-            && (self.owes_flush_error(request.host.session) || self.lost_writes.is_some())
-        {
-            result = result.and(Err(Errno::Io));
-        }
-        self.reply_to_host(request.host, result);
-        if let Some(payload) = request.host.payload.filter(|_| !kept) {
-            self.act(Action::Release(payload));
-        }
-    }
-
-    fn part_from(&mut self, key: Key, range: Option<Key>, acknowledged: bool) {
-        let piece = self.pieces.get_mut(key);
-        assert_eq!(piece.state, PieceState::Done, "a request was answered before its piece was done");
-        piece.request = None;
-        piece.payload = None;
-        if piece.copies > 0 && piece.is_write_like() {
-            let (start, end) = (piece.offset, piece.end());
-            assert!(range.is_some() || self.rules != Rules::ALL, "a write without a range lock was sent");
-            let holder = Holder::Piece(key);
-            let quarantine =
-                range.map(|range| self.ranges.quarantine(range, start, end, holder, acknowledged));
-            self.pieces.get_mut(key).quarantine = quarantine;
-            self.decide_quarantine(key);
-        }
-        self.forget_piece(key);
-    }
-
-    /// A copy's fate is known.
-    pub(crate) fn copy_settled(&mut self, key: Key) {
-        let piece = self.pieces.get(key);
-        if piece.state != PieceState::Done {
-            return;
-        }
-        match piece.request {
-            None => self.forget_piece(key),
-            Some(request) => {
-                if self.requests.get(request).state == RequestState::AwaitingProof
-                    && !self.has_copies(request)
-                {
-                    self.answer(request);
-                }
-            }
-        }
-    }
-
-    /// Removes a done piece that nothing refers to any more.
-    pub(crate) fn forget_piece(&mut self, key: Key) {
-        let piece = self.pieces.get(key);
-        if piece.request.is_some() || piece.copies > 0 || piece.queued {
-            return;
-        }
-        let piece = self.pieces.remove(key);
-        assert!(piece.landed.is_none(), "data of a read was forgotten");
-        self.hedges.give_back(piece.hedge_bytes);
-        if let Some(range) = piece.quarantine {
-            self.release_range(range);
-        }
     }
 }

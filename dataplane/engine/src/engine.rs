@@ -4,8 +4,11 @@
 //! | file | concern | rules |
 //! |---|---|---|
 //! | `accept` | host requests and sessions | W8 |
-//! | `dispatch` | which path, which lane, cutting | 3.4 |
-//! | `complete` | replies, retries, answers | W2, W3, W7, W14 |
+//! | `dispatch` | which path, which form, cutting | 3.4 |
+//! | `candidates` | which paths and lanes could carry a piece | 3.4 |
+//! | `complete` | replies, retries | W2, W3, W7, W14 |
+//! | `opinion` | errors, and what another path says of them | W7, W14 |
+//! | `answer` | the end of a request, and what stays of it | W4, W5, W14 |
 //! | `doubt` | copies whose fate is open | W4, W5, W13 |
 //! | `fence` | sessions a gate is to finish | 2.4 |
 //! | `ghost` | copies let go without proof, repair | W13 |
@@ -13,7 +16,8 @@
 //! | `flush` | cache domains | F1-F4, F10 |
 //! | `retain` | acknowledged writes that are not stable | F5, F7 |
 //! | `compact` | a history that cannot be cut | F5 |
-//! | `replay` | writing them again after a cache was lost | F2, F6, F9 |
+//! | `replay` | writing them again after a cache was lost | F2, F6 |
+//! | `loss` | acknowledged writes that are gone for good | F9 |
 //! | `lanes` | opening, losing, giving up | W1, 3.5 |
 //! | `pace` | moved requests, a few at a time | 3.5 |
 //! | `reconnect` | portals, when a path has failed | 3.4 |

@@ -36,7 +36,8 @@ use policies::limits::{HEDGE_COLD, HEDGE_FLOOR, SIZE_CLASS_BYTES_MAX, SIZE_CLASS
 use program::{AccessPolicy, DeviceProgram, HedgeStatus, MILLISECOND, Nanos};
 
 use crate::LaneId;
-use crate::dispatch::{Among, takes_whole};
+use crate::candidates::Among;
+use crate::dispatch::takes_whole;
 use crate::engine::Engine;
 use crate::lane::{Cause, LaneState, Slot, Use};
 use crate::path::Admin;

@@ -6,13 +6,13 @@
 //! | a path (the device is held) | `no_path`: EIO after the hold, at once, or never; `device fail-now` |
 //! | a path that may be written, while others serve reads | the same for what writes |
 //! | a range or a proof (W5, W13), a cache domain (F2), a switch that hangs (W20) | EIO after the hold |
-//! | a second opinion on an EIO | the EIO, once `believe_at` is reached; asked again every [`ASK_AGAIN`] until then |
+//! | a second opinion on an EIO | the EIO, once `believe_at` is reached (`opinion`) |
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use nbd::Errno;
-use policies::limits::ASK_AGAIN;
 use program::{DeviceCommand, Nanos, NoPath, ReportKind, Unproven};
 
 use crate::Action;
@@ -76,7 +76,9 @@ impl Engine {
                 self.decide_hold_over("operator", None);
                 self.end_hold();
             }
-            DeviceCommand::FailNow => {}
+            DeviceCommand::FailNow => {
+                self.give_up_writing("hold_ended", "operator", "ended by `device fail-now`");
+            }
             DeviceCommand::ClearLoss => {
                 if self.lost_writes.take().is_some() {
                     let text = "an operator has taken note of the loss: FLUSH and FUA work again";
@@ -150,12 +152,14 @@ impl Engine {
         let (now, hold) = (self.now, self.proof_time());
         let switch_hangs = self.switch_hangs(hold);
         let unwritable = self.is_unwritable_for_good();
+        let for_good = self.program.no_path != NoPath::Fail;
         let due: Vec<Key> = self
             .requests
             .iter()
             .filter(|(key, request)| {
                 let writes = request.host.command.is_write_like() && !is_replay(request);
-                if unwritable && writes && self.waits(*key) {
+                // Also what is on connections that do not answer: there are no others.
+                if unwritable && writes && (for_good || self.waits(*key)) {
                     return true;
                 }
                 if now - request.accepted < hold {
@@ -175,58 +179,31 @@ impl Engine {
         self.believe_parked();
     }
 
-    /// The hold is over, and still no path that serves may be written.
+    /// Whether the hold is over, and still no path that may be written answers.
     fn is_unwritable_for_good(&mut self) -> bool {
         let hold = self.hold_time();
-        let Some((since, told)) = self.active.unwritable else { return false };
-        if self.now - since < hold {
-            return false;
+        let Some(unwritable) = self.active.unwritable else { return false };
+        if !unwritable.over && self.now - unwritable.since >= hold {
+            self.give_up_writing("hold_over", "3.7", "no such path came back within the hold");
         }
-        if !told {
-            self.active.unwritable = Some((since, true));
-            let text = "no path that may be written came back within the hold: writes fail with EIO until one does, reads go on";
-            self.event("hold_over", None, "3.7", String::from(text));
+        self.active.unwritable.is_some_and(|unwritable| unwritable.over)
+    }
+
+    fn give_up_writing(&mut self, event: &'static str, rule: &'static str, why: &str) {
+        if let Some(unwritable) = self.active.unwritable.as_mut() {
+            unwritable.over = true;
+            self.event(
+                event,
+                None,
+                rule,
+                format!("{why}: writes fail with EIO until a path that may be written is back, reads go on"),
+            );
         }
-        true
     }
 
     /// W8 alone bounds nothing: what is before it is answered, or is behind a quarantine itself.
     fn is_behind_quarantine(&self, request: &Request) -> bool {
         request.range.is_some_and(|range| self.ranges.waits_for_quarantine(range))
-    }
-
-    fn believe_parked(&mut self) {
-        let now = self.now;
-        let due: Vec<Key> = self
-            .active
-            .parked
-            .iter()
-            .copied()
-            .filter(|&key| self.pieces.get(key).believe_at.is_some_and(|at| at <= now))
-            .collect();
-        for key in due {
-            self.active.parked.retain(|&parked| parked != key);
-            self.pieces.get_mut(key).queued = false;
-            if self.pieces.get(key).state == crate::request::PieceState::Done {
-                self.forget_piece(key);
-            } else {
-                self.piece_failed(key, Errno::Io);
-            }
-        }
-        self.ask_again();
-    }
-
-    /// The other paths are away, and the one that answered EIO may have been
-    /// mended: until the EIO is believed it is asked again every [`ASK_AGAIN`].
-    fn ask_again(&mut self) {
-        if self.active.parked.is_empty() || self.now < self.active.ask_again {
-            return;
-        }
-        self.active.ask_again = self.now + ASK_AGAIN;
-        for &key in &self.active.parked {
-            self.pieces.get_mut(key).refused_by = 0;
-        }
-        self.unpark();
     }
 }
 

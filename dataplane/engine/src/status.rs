@@ -22,7 +22,7 @@ impl Engine {
             + self.queues.moved.iter().map(VecDeque::len).sum::<usize>()
             + self.active.parked.len()
             + self.active.readers.len();
-        let unwritable_since = self.active.unwritable.map(|(since, _)| since);
+        let unwritable_since = self.active.unwritable.map(|unwritable| unwritable.since);
         DeviceStatus {
             name: self.program.name.clone(),
             access: self.active.policy,

@@ -4,7 +4,7 @@
 use engine::{Close, Event, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::Errno;
-use program::{DeviceProgram, NoPath, SECOND};
+use program::{DeviceCommand, DeviceProgram, NoPath, SECOND};
 
 use crate::script::{Script, device, offer};
 
@@ -29,25 +29,57 @@ fn requests_are_held_while_no_path_is_there() {
     assert_eq!(s.result(after), Some(Ok(())));
 }
 
-/// 3.7: with a path for reads alone left, reads go on; what changes the storage, and FLUSH, wait for a path as if there
-/// were none.
-#[test]
-fn writes_are_held_while_no_path_may_be_written() {
+/// Two paths, the second for reads alone; the first is lost, or its server hangs with a write.
+fn unwritable(hangs: bool) -> (Script, u64) {
     let mut program = DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) };
     program.paths[1].read_only = true;
+    // In a lesser group, too: reads go there all the same when the better one does not answer.
+    program.paths[1].priority = 40;
     let mut s = Script::up(&program);
-    s.reset(0);
-    let held = [Write, Trim, WriteZeroes].map(|command| s.request(command, 0, 4096));
-    assert!(s.sent.iter().all(|sent| sent.data == SendData::Digest), "nothing may be written there");
-    s.wait_alive(19 * SECOND, |_| true);
-    let read = s.request(Read, 0, 4096);
-    let at = s.sent.iter().position(|sent| sent.data == SendData::Land).expect("reads go on");
-    let sent = s.sent.remove(at).expect("just found");
-    s.answer(sent, Ok(()));
-    assert_eq!(s.result(read), Some(Ok(())));
-    assert_eq!(held.map(|tag| s.result(tag)), [None; 3]);
-    s.wait_alive(2 * SECOND, |_| true);
-    assert_eq!(held.map(|tag| s.result(tag)), [Some(Err(Errno::Io)); 3]);
+    let write = s.request(Write, 0, 4096);
+    assert_eq!(s.take().path, 0);
+    if !hangs {
+        s.reset(0);
+    }
+    while s.state(0) == "up" {
+        assert!(s.now < 10 * SECOND, "it is suspected");
+        s.wait_alive(SECOND / 100, |sent| sent.path != 0);
+    }
+    (s, write)
+}
+
+/// 3.7: with a path for reads alone left, reads go on; what changes the storage waits for a path as if there were none.
+#[test]
+fn writes_are_held_while_no_path_may_be_written() {
+    for hangs in [false, true] {
+        let (mut s, write) = unwritable(hangs);
+        let held = [Write, Trim, WriteZeroes].map(|command| s.request(command, 1 << 20, 4096));
+        s.wait_alive(19 * SECOND, |sent| sent.path != 0);
+        let read = s.request(Read, 0, 4096);
+        let at = s.sent.iter().position(|sent| sent.data == SendData::Land).expect("reads go on");
+        let sent = s.sent.remove(at).expect("just found");
+        assert_eq!(sent.path, 1);
+        s.answer(sent, Ok(()));
+        assert_eq!(s.result(read), Some(Ok(())), "hangs: {hangs}");
+        assert_eq!((s.result(write), held.map(|tag| s.result(tag))), (None, [None; 3]), "hangs: {hangs}");
+        s.wait_alive(2 * SECOND, |sent| sent.path != 0);
+        let failed = Some(Err(Errno::Io));
+        assert_eq!((s.result(write), held.map(|tag| s.result(tag))), (failed, [failed; 3]), "hangs: {hangs}");
+        assert_eq!(s.events.iter().filter(|name| **name == "hold_over").count(), 1);
+        let late = s.request(Write, 1 << 20, 4096);
+        s.wait_alive(SECOND / 10, |sent| sent.path != 0);
+        assert_eq!(s.result(late), failed, "at once");
+    }
+}
+
+/// The same ended by the operator.
+#[test]
+fn an_operator_ends_the_hold_of_writes() {
+    let (mut s, write) = unwritable(true);
+    s.event(Event::Device(DeviceCommand::FailNow));
+    s.wait_alive(SECOND / 10, |sent| sent.path != 0);
+    assert_eq!(s.result(write), Some(Err(Errno::Io)));
+    assert!(s.events.contains(&"hold_ended"), "{:?}", s.events);
 }
 
 /// 3.5: a path that cannot be opened is told of once, not at every attempt, and again after

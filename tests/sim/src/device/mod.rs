@@ -4,7 +4,9 @@
 //! | file | plays |
 //! |---|---|
 //! | `mod` | the driver: events in, actions out, the timer |
-//! | `hosts` | sessions and their requests; judges every answer |
+//! | `hosts` | sessions and their requests |
+//! | `hosts/judge` | whether an answer may be |
+//! | `losses` | what storage loses, and who can know of it |
 //! | `wire` | connections: where bytes are when something breaks |
 //! | `work` | servers at work: what is carried out when, and what of it is believed |
 //! | `gate` | the handshake of servers that are gates |
@@ -15,6 +17,7 @@
 mod finish;
 mod gate;
 mod hosts;
+mod losses;
 mod restart;
 mod stop;
 mod wire;
