@@ -62,6 +62,28 @@ fn the_hold_ends_with_eio() {
     wait::until_true("requests to work again", || client.read(0, 4096).is_ok_and(|reply| reply.error == 0));
 }
 
+/// With a path for reads alone left reads go on; writes are held like without any, and fail at the end of the hold.
+#[test]
+fn writes_are_held_while_only_reads_have_a_path() {
+    let hold = r#"no_path = { mode = "hold", hold = "2s" }"#;
+    for fault in [Fault::Kill, Fault::Stop] {
+        let mut rig = RigOptions::new(2).key(hold).path_key(1, "read_only = true").for_fault(fault).start();
+        let mut client = rig.node.open(DEVICE);
+        assert_eq!(client.write(0, &[1; 4096]).expect("a path is there").error, 0);
+        rig.inject(0, fault);
+        let cookie = client.submit_write(0, &[2; 4096]).expect("the socket takes it");
+        let mut reader = rig.node.open(DEVICE);
+        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}");
+        let reply = client.reply(|_| 0).expect("answered at the end of the hold");
+        assert_eq!((reply.cookie, reply.error), (cookie, errno::EIO), "{fault:?}");
+        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}");
+        rig.heal(0, fault);
+        wait::until_true("writes to work again", || {
+            client.write(0, &[3; 4096]).is_ok_and(|reply| reply.error == 0)
+        });
+    }
+}
+
 /// Storage that is away when the node starts: geometry was recorded, so hosts are served
 /// and their requests wait.
 #[test]

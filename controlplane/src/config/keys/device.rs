@@ -98,7 +98,7 @@ pub(crate) const DEVICE: &[Key] = &[
         "no_path.mode",
         Kind::Choice(&["hold", "fail", "forever"]),
         Text("\"hold\""),
-        "What requests do while no path is usable: wait up to `no_path.hold` and fail, fail at once, wait for ever.",
+        "What requests do while no path is usable, and writes while none that may be written is: wait up to `no_path.hold` and fail, fail at once, wait for ever.",
     ),
     Key::new(
         "no_path.hold",
