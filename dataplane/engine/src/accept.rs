@@ -46,7 +46,7 @@ impl Engine {
             session.in_flight += 1;
         }
         let key = self.insert_request(host, Origin::Host);
-        if self.must_fail_now() {
+        if self.must_fail_now() || (host.command.is_write_like() && self.must_fail_writes()) {
             let errno = self.held_errno();
             self.fail_request(key, errno);
         } else if self.must_tell_loss(&host) {

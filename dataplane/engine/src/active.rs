@@ -10,7 +10,8 @@
 //!                            group takes over by the failback rule
 //! writers  = the members that may be written; if none, those of the best group
 //!            that has one (read-only paths serve reads only), of a lesser standing
-//!            if none of the best has one; active-passive uses that path for reads, too
+//!            if none of the best has one; active-passive uses that path for reads, too,
+//!            but not one that does not answer now
 //! ```
 //!
 //! An active-passive switch away from a path that still answers waits until its
@@ -48,7 +49,7 @@ pub(crate) struct Active {
     pub(crate) best: Option<Standing>,
     /// No healthy path: suspect ones are used.
     pub(crate) last_resort: bool,
-    /// Paths answer, and none of those that may be written.
+    /// No path answers that may be written, whatever those for reads alone do.
     pub(crate) unwritable: Option<Unwritable>,
     /// Active-passive: the old path must finish first.
     pub(crate) waiting_for: Option<usize>,
@@ -103,6 +104,9 @@ impl Engine {
         let usable: Vec<usize> =
             (0..self.paths.len()).filter(|&path| self.paths[path].steering.is_of(best)).collect();
         let lesser = self.writers_of_lesser_standing(&usable);
+        // Of one path at a time one that does not answer is not preferred to one that does, be it for reads alone.
+        let one = self.active.policy == AccessPolicy::ActivePassive;
+        let lesser = lesser.filter(|&lesser| !one || lesser > Standing::Suspect);
         self.active.last_resort = best.min(lesser.or(best)) <= Some(Standing::Suspect);
         let mut written = usable.clone();
         if lesser.is_some() {
@@ -137,9 +141,15 @@ impl Engine {
         policies::standing::in_use(writable.filter_map(|path| path.steering.standing))
     }
 
-    /// Whether some path other than this one answers, so that this one can be left.
+    /// Whether some path other than this one answers, so that this one can be left: by reads.
     pub(crate) fn has_sibling(&self, index: usize) -> bool {
         (0..self.paths.len()).any(|other| other != index && self.paths[other].steering.answers())
+    }
+
+    /// The same for what is written: a path for reads alone takes nothing of that.
+    pub(crate) fn has_writable_sibling(&self, index: usize) -> bool {
+        let takes = |path: &crate::path::Path| path.steering.answers() && path.writable();
+        (0..self.paths.len()).any(|other| other != index && takes(&self.paths[other]))
     }
 
     /// W18: what the servers offer may narrow the policy.
@@ -155,7 +165,7 @@ impl Engine {
         let incoherent = self.program.coherent == Coherence::Incoherent || (several && single_conn);
         let before = self.active.write_through;
         self.active.write_through = incoherent;
-        if before && !incoherent {
+        if before {
             self.release_readers();
         }
         let narrow = incoherent && self.rules.w18_one_path;
@@ -303,10 +313,14 @@ impl Engine {
         let served = self.active.members.iter().any(trusted);
         let written = self.active.writers.iter().any(trusted);
         self.note_served(served);
-        if served && !written {
-            self.active.unwritable.get_or_insert(Unwritable { since: self.now, over: false });
-        } else {
+        let writable = self.geometry.is_none_or(|told| {
+            !TransmissionFlags(told.transmission_flags).contains(TransmissionFlags::READ_ONLY)
+        });
+        if written || !writable {
             self.active.unwritable = None;
+        } else if self.active.unwritable.is_none() {
+            self.active.unwritable = Some(Unwritable { since: self.now, over: false });
+            self.end_pauses();
         }
         if served {
             if self.held_since.take().is_some() {

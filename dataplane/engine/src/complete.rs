@@ -315,10 +315,14 @@ impl Engine {
         let Some(request) = self.pieces.get(key).request else {
             panic!("a piece without a request was closed")
         };
+        let write = self.pieces.get(key).is_write_like();
         let entry = self.requests.get_mut(request);
         entry.pieces_open -= 1;
         if entry.pieces_open == 0 {
             self.finish_request(request);
+        }
+        if write {
+            self.release_readers();
         }
     }
 

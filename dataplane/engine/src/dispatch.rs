@@ -123,6 +123,10 @@ impl Engine {
     }
 
     fn try_send(&mut self, key: Key) -> Outcome {
+        if self.is_left_to_others(key) {
+            self.piece_failed(key, Errno::Io);
+            return Outcome::Gone;
+        }
         let read = self.pieces.get(key).command == Command::Read;
         if read && (self.waits_for_replay(key) || self.waits_for_moving_write(key)) {
             return Outcome::Waits;

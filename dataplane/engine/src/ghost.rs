@@ -17,6 +17,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use nbd::Command;
+use program::Writers;
 
 use crate::engine::Engine;
 use crate::request::{Piece, Request};
@@ -138,10 +139,15 @@ impl Engine {
         let (start, len, path) = (ghost.start, ghost.end - ghost.start, ghost.path);
         let (bytes, incomplete) = (ghost.kept_bytes, ghost.incomplete);
         self.redo_under_way(start, start + len);
+        let shared = self.program.writers == Writers::Many;
+        if shared {
+            // Let go while we were the only one: what is newest there may be another's by now (F7).
+            self.lose_to_others(bytes);
+        }
         let ghost = &self.ghosts[at];
         let written: Vec<Newer> =
             ghost.newer.iter().copied().filter(|newer| newer.content != Content::None).collect();
-        if !written.is_empty() {
+        if !written.is_empty() && !shared {
             let text = format!(
                 "a write of {len} bytes at {start} that was let go without proof was executed late, or may have been; {bytes} newer bytes over it are written again"
             );

@@ -28,6 +28,19 @@ use crate::{Action, Close};
 /// How often lanes with work in flight are looked at.
 pub(crate) const TICK: Nanos = 25 * MILLISECOND;
 
+/// For which requests a lane is the last there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastFor {
+    reads: bool,
+    writes: bool,
+}
+
+impl LastFor {
+    pub(crate) fn of(self, entry: &Slot) -> bool {
+        if entry.write { self.writes } else { self.reads }
+    }
+}
+
 /// Whether the age of a request moves it.
 fn is_aged(entry: &Slot) -> bool {
     matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient
@@ -190,9 +203,18 @@ impl Engine {
 
     /// No other lane is trusted.
     pub(crate) fn is_last(&self, slot: u16) -> bool {
-        let path = self.lane_at(slot).path;
+        !self.has_sibling(self.lane_at(slot).path) && self.is_last_of_path(slot)
+    }
+
+    fn is_last_of_path(&self, slot: u16) -> bool {
         let sibling = |&other: &u16| other != slot && self.lane_at(other).is_trusted();
-        !self.has_sibling(path) && !self.paths[path].lanes.iter().any(sibling)
+        !self.paths[self.lane_at(slot).path].lanes.iter().any(sibling)
+    }
+
+    /// For which of the requests on a lane there is no other (W15).
+    pub(crate) fn last_for(&self, slot: u16) -> LastFor {
+        let (path, last) = (self.lane_at(slot).path, self.is_last_of_path(slot));
+        LastFor { reads: last && !self.has_sibling(path), writes: last && !self.has_writable_sibling(path) }
     }
 
     /// The first request past its age (W15): whether it writes, and how old it is.
@@ -202,7 +224,7 @@ impl Engine {
 
     /// The same: the request, and the age it was allowed.
     pub(crate) fn overdue_slot(&self, slot: u16) -> Option<(&Slot, Nanos)> {
-        let last = self.is_last(slot);
+        let last = self.last_for(slot);
         self.lane_at(slot).in_order().find_map(|(_, entry)| {
             self.is_overdue(entry, last).then(|| (entry, self.allowed_age(entry, last)))
         })
@@ -219,7 +241,7 @@ impl Engine {
     }
 
     fn next_age(&self, slot: u16) -> Option<Nanos> {
-        let last = self.is_last(slot);
+        let last = self.last_for(slot);
         let aged = self.lane_at(slot).in_order().filter(|(_, entry)| is_aged(entry));
         aged.map(|(_, entry)| entry.sent_at + self.allowed_age(entry, last))
             .filter(|&due| due > self.now)
@@ -269,7 +291,11 @@ impl Engine {
             return;
         }
         let (read, write) = (self.program.deadline.read, self.program.deadline.write);
+        let last = self.last_for(slot);
         self.move_pieces(slot, |entry| {
+            if last.of(entry) {
+                return false;
+            }
             // Reads may move at any suspicion (W2). A write moves when its lane is
             // silent or when it is itself overdue (W15); its range stays locked.
             let base = if entry.write { write } else { read };
@@ -289,6 +315,11 @@ impl Engine {
 
     fn check_suspicion(&mut self, slot: u16) {
         let Some(suspicion) = self.lane_at(slot).suspicion else { return };
+        // What is on it has nowhere else to go.
+        let last = self.last_for(slot);
+        if self.lane_at(slot).in_order().any(|(_, entry)| entry.write && last.of(entry)) {
+            return;
+        }
         let lasted = self.now - suspicion.since;
         match suspicion.cause {
             Cause::LinkSilent if lasted >= SILENT_ABORT && !self.active.last_resort => {

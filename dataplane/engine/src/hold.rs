@@ -16,6 +16,7 @@ use nbd::Errno;
 use program::{DeviceCommand, Nanos, NoPath, ReportKind, Unproven};
 
 use crate::Action;
+use crate::active::Unwritable;
 use crate::engine::Engine;
 use crate::request::{Origin, Request, RequestState};
 use crate::slab::Key;
@@ -74,6 +75,9 @@ impl Engine {
             DeviceCommand::FailNow if self.held_since.is_some() => {
                 self.event("hold_ended", None, "operator", String::from("ended by `device fail-now`"));
                 self.decide_hold_over("operator", None);
+                if let Some(unwritable) = self.active.unwritable.as_mut() {
+                    unwritable.over = true;
+                }
                 self.end_hold();
             }
             DeviceCommand::FailNow => {
@@ -182,10 +186,17 @@ impl Engine {
     /// Whether the hold is over, and still no path that may be written answers.
     fn is_unwritable_for_good(&mut self) -> bool {
         let hold = self.hold_time();
-        let Some(unwritable) = self.active.unwritable else { return false };
+        // Where none serves reads either it is the hold of the device that counts, unless this one is older.
+        let older = |unwritable: &Unwritable| self.held_since.is_none_or(|held| held > unwritable.since);
+        let Some(unwritable) = self.active.unwritable.filter(older) else { return false };
         if !unwritable.over && self.now - unwritable.since >= hold {
             self.give_up_writing("hold_over", "3.7", "no such path came back within the hold");
         }
+        self.must_fail_writes()
+    }
+
+    /// Whether what writes fails at once: the hold of writes is over.
+    pub(crate) fn must_fail_writes(&self) -> bool {
         self.active.unwritable.is_some_and(|unwritable| unwritable.over)
     }
 

@@ -23,6 +23,7 @@ use program::AccessPolicy;
 
 use crate::complete::Answered;
 use crate::engine::Engine;
+use crate::path::Path;
 use crate::request::{Kind, PieceState, Request};
 use crate::slab::Key;
 
@@ -69,12 +70,12 @@ impl Engine {
 
     /// EIO is tried once on another path, then believed (W7, W14).
     fn second_opinion(&mut self, key: Key, path: usize) {
-        let refused_by = self.pieces.get(key).refused_by;
-        let others = self
-            .paths
-            .iter()
-            .enumerate()
-            .any(|(index, path)| path.program_index.is_some() && refused_by & (1 << index.min(63)) == 0);
+        let (refused_by, write) = (self.pieces.get(key).refused_by, self.pieces.get(key).is_write_like());
+        // A path for reads alone has no opinion of a write.
+        let may_say =
+            |index: usize, path: &Path| refused_by & (1 << index.min(63)) == 0 && (!write || path.writable());
+        let mut paths = self.paths.iter().enumerate();
+        let others = paths.any(|(index, path)| path.program_index.is_some() && may_say(index, path));
         let (_, verdict) = self.verdict_on_error(Errno::Io, refused_by.count_ones());
         if verdict.request == RequestAction::ToHost || !others || !self.rules.w7_second_opinion {
             self.decide_second_opinion(path, refused_by.count_ones(), None);
@@ -85,8 +86,8 @@ impl Engine {
         self.pieces.get_mut(key).believe_at.get_or_insert(believe_at);
         self.decide_second_opinion(path, refused_by.count_ones(), Some(SECOND_OPINION));
         self.requeue(key);
-        let elsewhere = (0..self.paths.len())
-            .any(|other| self.paths[other].steering.answers() && refused_by & (1 << other.min(63)) == 0);
+        let mut paths = self.paths.iter().enumerate();
+        let elsewhere = paths.any(|(index, path)| path.steering.answers() && may_say(index, path));
         if self.active.policy == AccessPolicy::ActivePassive
             && elsewhere
             && self.active.members.contains(&path)

@@ -9,7 +9,7 @@
 use alloc::string::String;
 
 use policies::{Canary, Distances, failback::When};
-use program::{DeviceProgram, Failback, Groups, PathCommand, PathProgram};
+use program::{DeviceProgram, Failback, Groups, PathCommand, PathProgram, Writers};
 
 use crate::Close;
 use crate::engine::{Engine, selector_kind};
@@ -74,6 +74,9 @@ impl Engine {
         let retained = self.retains();
         let before = core::mem::replace(&mut self.program, program);
         self.set_retention_limit(self.retention.limit_bytes);
+        if before.writers == Writers::One && self.program.writers == Writers::Many {
+            self.leave_replay_to_others();
+        }
         match (retained, self.retains()) {
             (true, false) => {
                 let program = core::mem::replace(&mut self.program, before);

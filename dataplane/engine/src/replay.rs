@@ -32,7 +32,6 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use nbd::Command;
-use program::Writers;
 
 use crate::covered::Covered;
 use crate::engine::Engine;
@@ -124,7 +123,10 @@ impl Replay {
         let before = self.pending.range(..start).next_back().is_some_and(|(_, segment)| segment.end > start);
         before
             || self.pending.range(start..end).next().is_some()
-            || self.writing.iter().any(|(_, writing)| writing.start < end && start < writing.end)
+            || self
+                .writing
+                .iter()
+                .any(|(_, writing)| !writing.void && writing.start < end && start < writing.end)
     }
 
     /// For `check_invariants`.
@@ -262,14 +264,17 @@ impl Engine {
         self.check_replay();
     }
 
-    /// The log it was planned from goes. With several writers another may have written there since (F7), so what is not on
-    /// its way by now is lost.
+    /// The log it was planned from goes.
     pub(crate) fn keep_replay(&mut self) {
-        let Some(replay) = self.replay.as_mut() else { return };
-        replay.mark_repairs(0, u64::MAX);
-        if self.program.writers == Writers::One {
-            return;
+        if let Some(replay) = self.replay.as_mut() {
+            replay.mark_repairs(0, u64::MAX);
         }
+    }
+
+    /// There are several writers now. Another may write from here on what is to be written again (F7), so what is not on
+    /// its way by now is lost; what is on a lane is not sent a second time either (`is_left_to_others`).
+    pub(crate) fn leave_replay_to_others(&mut self) {
+        let Some(replay) = self.replay.as_mut() else { return };
         let pending = core::mem::take(&mut replay.pending);
         let mut bytes: u64 = pending.iter().map(|(start, segment)| segment.end - start).sum();
         // What waits for its range, too: whoever is before it there may take as long as the hold.

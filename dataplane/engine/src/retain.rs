@@ -318,6 +318,8 @@ impl Engine {
             self.retention.log.pop_front();
             self.forget_entry(entry);
         }
+        let most = (2 * self.retention.log.len()).max(COMPACT_MIN);
+        self.retention.compact_at = self.retention.compact_at.min(most);
         // Something old cannot be flushed: lets at least the bytes behind it go.
         if self.retention.bytes * 2 > self.retention.limit_bytes {
             for at in 0..self.retention.log.len() {

@@ -192,7 +192,9 @@ impl Engine {
         // Only a gate, asked over it, ends a doubt sooner.
         let gated = path.offer.is_some_and(|offer| offer.gate.is_some());
         let to_be_fenced = gated && self.doubts.iter().any(|doubt| doubt.path == index && doubt.in_flight);
-        if !held || to_be_fenced || !self.has_sibling(index) || self.flush_waits_for(domain) {
+        let sibling =
+            if path.writable() { self.has_writable_sibling(index) } else { self.has_sibling(index) };
+        if !held || to_be_fenced || !sibling || self.flush_waits_for(domain) {
             return;
         }
         let draw = self.draw();

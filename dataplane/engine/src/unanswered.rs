@@ -29,6 +29,7 @@ use policies::silence::{Silence, judge};
 use program::{AccessPolicy, MILLISECOND, Nanos};
 
 use crate::engine::Engine;
+use crate::health::LastFor;
 use crate::lane::{Cause, Lane, Slot, Use};
 use crate::slab::Key;
 
@@ -101,7 +102,7 @@ impl Engine {
     /// Gives late requests of a lane that answers others to other paths, one copy each.
     fn move_late(&mut self, slot: u16) {
         let path = self.lane_at(slot).path;
-        let last = self.is_last(slot);
+        let last = self.last_for(slot);
         let late: Vec<Key> = self
             .lane_at(slot)
             .in_order()
@@ -131,16 +132,16 @@ impl Engine {
         self.paths.iter().enumerate().any(|(index, other)| index != path && fits(other))
     }
 
-    /// Whether a request is past its age (W15). `last`: on the last path.
-    pub(crate) fn is_overdue(&self, entry: &Slot, last: bool) -> bool {
+    /// Whether a request is past its age (W15).
+    pub(crate) fn is_overdue(&self, entry: &Slot, last: LastFor) -> bool {
         let counts = matches!(entry.used, Use::Piece { moved: false, .. }) && !entry.patient;
         counts && entry.sent_at.saturating_add(self.allowed_age(entry, last)) <= self.now
     }
 
     /// The age a request may reach on its lane.
-    pub(crate) fn allowed_age(&self, entry: &Slot, last: bool) -> Nanos {
+    pub(crate) fn allowed_age(&self, entry: &Slot, last: LastFor) -> Nanos {
         let base = if entry.write { self.program.deadline.write } else { self.program.deadline.read };
-        policies::request_deadline(base, entry.ahead + entry.len, last)
+        policies::request_deadline(base, entry.ahead + entry.len, last.of(entry))
     }
 
     /// Another path answered what was late on these: it was theirs.

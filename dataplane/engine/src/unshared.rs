@@ -2,13 +2,15 @@
 //! Reads over a write that moves between caches that are not shared (rule W18).
 //!
 //! A server without FUA has a write in its cache before the FLUSH that brings it out. Reads on
-//! that path show it from then on, and may be answered before the write is. Is the path lost in
+//! that path show it from then on, and may be answered before the write is. Is the path left in
 //! between, the next one shows what was there before until the write has been sent again there: a
 //! later read would go back behind an earlier one. So a read waits for the writes of its range
-//! that were sent again and are not answered, as it would have on one path alone: their answer, or
-//! the error they end with, lets it go.
+//! that are not done and were sent again, or are still on a path that is not in use: as it would have
+//! on one path alone. That they are done lets it go, or the error they end with; a change of the paths
+//! in use makes it look again.
 
 use crate::engine::Engine;
+use crate::lane::{Lane, Use};
 use crate::request::PieceState;
 use crate::slab::Key;
 
@@ -25,15 +27,20 @@ impl Engine {
         waits
     }
 
-    /// Whether a write of `[start, end)` that is not answered was sent again and is not done there.
+    /// Whether a part of a write in `[start, end)` is not done, and has been on another path than those in use.
     fn is_moving(&self, start: u64, end: u64) -> bool {
+        let left = |lane: &&Lane| !self.active.members.contains(&lane.path);
+        let is_on = |lane: &Lane, key: Key| {
+            lane.in_order().any(|(_, slot)| matches!(slot.used, Use::Piece { piece, .. } if piece == key))
+        };
+        let elsewhere = |key: Key| self.lanes.iter().flatten().filter(left).any(|lane| is_on(lane, key));
         self.unanswered_writes().into_iter().any(|request| {
             let mut next = self.requests.get(request).first_piece;
             while let Some(key) = next {
                 let piece = self.pieces.get(key);
                 next = piece.next;
-                let moves = piece.resent && piece.state != PieceState::Done;
-                if moves && piece.offset < end && start < piece.end() {
+                let open = piece.state != PieceState::Done && piece.offset < end && start < piece.end();
+                if open && (piece.resent || elsewhere(key)) {
                     return true;
                 }
             }
@@ -41,7 +48,7 @@ impl Engine {
         })
     }
 
-    /// A write was answered, or the paths share a cache now: reads look again.
+    /// A part of a write is done, or other paths are in use: reads look again.
     pub(crate) fn release_readers(&mut self) {
         let readers = core::mem::take(&mut self.active.readers);
         // Newest first, so that the oldest ends at the head of the queue.

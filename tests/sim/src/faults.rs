@@ -390,7 +390,8 @@ fn lose_host(env: &mut Env, device: &mut Device) -> bool {
 /// A program an operator might change to.
 fn changed(env: &mut Env, device: &Device, link: usize) -> DeviceProgram {
     let mut program = device.plan.program.clone();
-    let one = program.writers == Writers::One;
+    // Who keeps nothing any more while a loss cannot be known yet has lost it.
+    let one = program.writers == Writers::One && !device.oracle.is_uncertain();
     match env.rng.below(9) {
         0 => program.selector = SelectorKind::QueueDepth,
         1 => program.failback = Failback::Immediate,

@@ -23,7 +23,7 @@
 //! | server process dies | with what it worked on done or not, with its cache kept or lost | work on |
 //! | server that does not drain | close at DISC and go on working | |
 //! | cache | write back on its own in any order; lose what is dirty with its process or host; fail a FLUSH and lose what that should have covered | lose what it has flushed; fail without telling every server that shares it |
-//! | our process dies | with all that is in flight; what servers have of it is carried out within `quiesce`, in every mode (W10) | die while it mends what only it knows of (a lost cache, a ghost let go) |
+//! | our process dies | with all that is in flight; what servers have of it is carried out, and comes out of caches apart, within `quiesce`, in every mode (W10) | die while it mends what only it knows of (a lost cache, a ghost let go) |
 //! | gate | take as long to end a session as its storage takes; lose its process or its cache and tell so | answer a claim before that session is over; keep its nonce in another process, or its generation over a loss |
 //! | caches apart (`coherent = false`) | hide what is dirty from each other; write old content back over new, within `quiesce` of the connection's end in the bounded mode | serve clean content that another server has changed; lack FUA |
 //! | two servers, one lost its cache | show older content until every connection to the lost one is gone | |

@@ -138,9 +138,7 @@ impl Engine {
                 replay.segments += 1;
                 replay.bytes += end - start;
             }
-            Some(_) if self.has_nowhere_to_write() && self.program.writers == Writers::Many => {
-                self.lose_to_others(end - start);
-            }
+            Some(_) if self.program.writers == Writers::Many => self.lose_to_others(end - start),
             Some(_) if self.has_nowhere_to_write() => {
                 // It waits for a path, as long as that takes.
                 self.retention.share(content);
@@ -152,6 +150,12 @@ impl Engine {
             )),
         }
         self.forget_content(content);
+    }
+
+    /// A piece of a segment that was begun while we were the only writer (F7): it is not sent any more.
+    pub(crate) fn is_left_to_others(&self, key: Key) -> bool {
+        let of_replay = |request| matches!(self.requests.get(request).origin, Origin::Replay(_));
+        self.program.writers == Writers::Many && self.pieces.get(key).request.is_some_and(of_replay)
     }
 
     /// No path, or none that may start yet.

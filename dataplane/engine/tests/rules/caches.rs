@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use engine::{Event, GateOffer, Offer, SessionId};
+use engine::{Event, GateOffer, LaneFault, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
 use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
 
+use crate::fencing::write_sent;
 use crate::script::{Script, Sent, device, offer};
 
 /// More than are written again at once.
@@ -102,7 +103,7 @@ fn a_restarted_gate_ends_a_doubt_after_reloads() {
     while let Some((lane, _)) = s.opening.first().copied() {
         // What was to ask the gate does not get through.
         s.opening.retain(|(of, _)| *of != lane);
-        s.event(Event::LaneDown { lane, fault: engine::LaneFault::Closed, sent_bytes: 0 });
+        s.event(Event::LaneDown { lane, fault: LaneFault::Closed, sent_bytes: 0 });
         s.event(Event::Program(Box::new(without.clone())));
     }
     s.event(Event::Program(Box::new(program)));
@@ -248,6 +249,93 @@ fn what_waits_to_be_written_again_is_lost_to_others() {
     s.answer(held, Err(Errno::NoSpace));
     assert_eq!(s.result(open), Some(Err(Errno::NoSpace)));
     assert!(s.sent.iter().all(|sent| sent.command != Write), "{:?}", s.sent);
+}
+
+/// The same for what has its range and no room on a path yet.
+#[test]
+fn what_no_path_has_taken_is_left_to_others() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    let mut on_0 = 0;
+    for n in 0..24 {
+        s.request(Write, n << 20, 4096);
+        let sent = s.take();
+        on_0 += u32::from(sent.path == 0);
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(on_0, 12);
+    s.reset(0);
+    let under_way: Vec<Sent> = s.sent.drain(..).collect();
+    assert_eq!(under_way.len(), 8, "so many fit on path 1");
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    // Others write the same blocks now. Much later path 1 answers.
+    s.wait_alive(SECOND / 2, |_| true);
+    for sent in under_way {
+        s.answer(sent, Ok(()));
+    }
+    let written: Vec<u64> = s.sent.iter().filter(|sent| sent.command == Write).map(|it| it.offset).collect();
+    assert!(written.is_empty(), "F7: {written:?}, losses {:?}", s.losses);
+}
+
+/// And for what was on a path that is lost.
+#[test]
+fn what_was_moved_is_left_to_others() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.reset(sent.path);
+    assert!(write_sent(&s).is_some());
+    s.reset(1 - sent.path);
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    s.wait(60 * SECOND);
+    s.open_path(0, offer());
+    s.wait_alive(10 * SECOND, |_| true);
+    assert!(write_sent(&s).is_none(), "F7: written a minute later; losses {:?}", s.losses);
+}
+
+/// The same if nothing was kept any more before.
+#[test]
+fn two_reloads_leave_it_to_others() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.reset(1 - sent.path);
+    s.reset(sent.path);
+    assert!(s.nothing_sent());
+    let none = DeviceProgram { retention_bytes: 0, ..one };
+    s.event(Event::Program(Box::new(none.clone())));
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..none })));
+    s.wait(60 * SECOND);
+    s.open_path(0, offer());
+    s.wait_alive(10 * SECOND, |_| true);
+    assert!(write_sent(&s).is_none(), "F7: written a minute later");
+    assert!(!s.losses.is_empty());
+}
+
+/// Reads do not wait for what will not be written.
+#[test]
+fn what_is_left_to_others_keeps_no_read_waiting() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let acked = s.take();
+    s.answer(acked, Ok(()));
+    s.request(Write, 0, 8192);
+    let held = s.take();
+    assert_ne!(acked.path, held.path);
+    s.reset(acked.path);
+    let read = s.request(Read, 0, 4096);
+    assert!(s.nothing_sent());
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Land) {
+        let sent = s.sent.remove(at).expect("just found");
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(read), Some(Ok(())), "nothing is to be written there");
 }
 
 /// F6, F9: nothing was kept, and the gate's next connection tells of another cache while one to the old is still thought to

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a lost or stalled connection leaves in doubt, and what it does not (rules W1 to W6, W15).
 
-use engine::{Close, Event, SendData};
+use engine::{Close, Event, Offer, SendData};
 use nbd::Command::{Flush, Read, Trim, Write};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
 use program::{
@@ -415,6 +415,96 @@ fn a_read_waits_for_a_write_that_moves_between_unshared_caches() {
         }
         assert_eq!((s.result(a), s.result(over)), (Some(Ok(())), Some(Ok(()))));
     }
+}
+
+/// The same for one that came meanwhile: it goes on when that write is done there, though its answer waits for proof (W5).
+#[test]
+fn a_read_goes_on_when_the_moving_write_is_done() {
+    let mut s = Script::new(&DeviceProgram {
+        coherent: Coherence::Incoherent,
+        writers: Writers::Many,
+        unproven: Unproven::Hold,
+        no_path: NoPath::Forever,
+        ..device(2)
+    });
+    s.open_all(&without(Flags::SEND_FUA));
+    s.request(Write, 4096, 4096);
+    let sent = s.take();
+    s.reset(sent.path);
+    let again = s.take();
+    let early = s.request(Read, 4096, 4096);
+    assert!(s.nothing_sent());
+    s.answer(again, Ok(()));
+    let flush = s.take();
+    assert_eq!(flush.command, Flush);
+    s.answer(flush, Ok(()));
+    let late = s.request(Read, 4096, 4096);
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(late), Some(Ok(())), "a read that comes now is served");
+    for _ in 0..3600 {
+        s.wait_alive(SECOND, |_| true);
+        while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Land) {
+            let sent = s.sent.remove(at).expect("just found");
+            s.answer(sent, Ok(()));
+        }
+    }
+    assert_eq!(s.result(early), Some(Ok(())), "an hour later");
+}
+
+/// And when the part of that write is done which is read, be another part still under way.
+#[test]
+fn a_read_waits_for_no_more_than_its_part_of_a_moving_write() {
+    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+    s.open_all(&Offer { max_payload_bytes: 4096, ..without(Flags::SEND_FUA) });
+    s.request(Write, 0, 8192);
+    let (a, _b) = (s.take(), s.take());
+    s.reset(a.path);
+    let (a, b) = (s.take(), s.take());
+    let early = s.request(Read, 0, 4096);
+    assert!(s.nothing_sent());
+    assert_eq!((a.offset, b.offset), (0, 4096));
+    s.answer(a, Ok(()));
+    let flush = s.take();
+    s.answer(flush, Ok(()));
+    while let Some(sent) = s.sent.pop_front() {
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!(s.result(early), Some(Ok(())));
+}
+
+/// A path is left for its silence while a write is on it that is not over its age: a read has shown that write, so the
+/// next one waits until it is on the other path.
+#[test]
+fn a_read_waits_for_a_write_on_a_path_that_was_left() {
+    let mut s = Script::new(&DeviceProgram { coherent: Coherence::Incoherent, ..device(2) });
+    s.open_all(&without(Flags::SEND_FUA));
+    s.request(Write, 4096, 4096);
+    let write = s.take();
+    let seen = s.request(Read, 4096, 4096);
+    let read = s.take();
+    assert_eq!(read.path, write.path);
+    s.answer(read, Ok(()));
+    assert_eq!(s.result(seen), Some(Ok(())), "it shows what the write has put into that cache");
+    let mut reads = Vec::new();
+    for _ in 0..300 {
+        reads.push(s.request(Read, 4096, 4096));
+        s.wait_alive(SECOND / 100, |sent| sent.path != write.path);
+        if let Some(sent) =
+            s.sent.iter().find(|sent| sent.path != write.path && sent.data != SendData::Digest)
+        {
+            assert_eq!(
+                sent.command,
+                Write,
+                "at {} ms, {}: the write is not there yet",
+                s.now / MILLISECOND,
+                s.state(write.path)
+            );
+            return;
+        }
+    }
+    panic!("nothing was moved");
 }
 
 /// The same if that write ends with the hold: nothing is waited for any more.

@@ -4,7 +4,7 @@
 use engine::{Event, Offer, SendData};
 use nbd::Command::{Flush, Read, Write};
 use nbd::{CommandFlags, Errno, TransmissionFlags as Flags};
-use program::{DeviceProgram, SECOND};
+use program::{DeviceProgram, SECOND, Writers};
 
 use crate::fencing::{gate, short_hold, stalled, write_sent};
 use crate::script::{Script, Sent, offer, without};
@@ -174,5 +174,41 @@ fn the_end_waits_for_a_repair() {
             s.wait(6 * SECOND);
         }
         assert_eq!(s.losses.is_empty(), back, "{retention_bytes}: {:?}", s.losses);
+    }
+}
+
+/// F7, W13: a write was let go while we were the only writer. It lands when others write the device too: what is newest there
+/// may be theirs, so nothing is written over it, and the loss is told.
+#[test]
+fn a_ghost_is_not_repaired_over_others() {
+    for closed in [true, false] {
+        let program = short_hold();
+        let mut s = Script::up(&program);
+        let stuck = stalled(&mut s);
+        let b = s.request(Write, 2048, 4096);
+        s.wait_alive(20 * SECOND, |sent| sent.path != stuck.path);
+        let newer = write_sent(&s).expect("let go at the hold");
+        s.sent.retain(|sent| sent.cookie != newer.cookie || sent.lane != newer.lane);
+        s.answer(newer, Ok(()));
+        assert_eq!(s.result(b), Some(Ok(())));
+        let flush = s.request(Flush, 0, 0);
+        while s.result(flush).is_none() {
+            let sent = s.take();
+            if sent.path != stuck.path {
+                s.answer(sent, Ok(()));
+            }
+        }
+        s.sent.clear();
+        s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..program })));
+        if closed {
+            s.wait_alive(SECOND, |_| true);
+            assert!(s.closing.iter().any(|(lane, _)| *lane == stuck.lane));
+            s.down(stuck.lane, engine::LaneFault::ByUs);
+            s.wait_alive(20 * SECOND, |_| true);
+        } else {
+            s.answer(stuck, Ok(()));
+        }
+        assert!(write_sent(&s).is_none(), "closed {closed}, {:?}", write_sent(&s));
+        assert_eq!(s.losses.iter().flatten().count(), 1, "closed: {closed}");
     }
 }

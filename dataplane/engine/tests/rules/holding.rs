@@ -4,8 +4,9 @@
 use engine::{Close, Event, SendData, SessionId};
 use nbd::Command::{Flush, Read, Trim, Write, WriteZeroes};
 use nbd::Errno;
-use program::{DeviceCommand, DeviceProgram, NoPath, SECOND};
+use program::{AccessPolicy, DeviceCommand, DeviceProgram, MILLISECOND, NoPath, SECOND};
 
+use crate::fencing::write_sent;
 use crate::script::{Script, device, offer};
 
 /// 3.7: requests are held, then fail, and new ones fail at once until a path is back.
@@ -80,6 +81,215 @@ fn an_operator_ends_the_hold_of_writes() {
     s.wait_alive(SECOND / 10, |sent| sent.path != 0);
     assert_eq!(s.result(write), Some(Err(Errno::Io)));
     assert!(s.events.contains(&"hold_ended"), "{:?}", s.events);
+}
+
+/// Two paths, the second for reads alone.
+fn one_writable(no_path: NoPath) -> DeviceProgram {
+    let mut program = DeviceProgram { no_path, ..device(2) };
+    program.paths[1].read_only = true;
+    program
+}
+
+/// Answers everything that was sent on a path.
+fn serve(s: &mut Script, path: usize) {
+    while let Some(at) = s.sent.iter().position(|sent| sent.path == path) {
+        let sent = s.sent.remove(at).expect("just found");
+        s.answer(sent, Ok(()));
+    }
+}
+
+/// 3.7: that a path for reads alone comes and goes is nothing to a write.
+#[test]
+fn a_path_for_reads_alone_that_flaps_does_not_prolong_the_hold() {
+    let mut s = Script::up(&one_writable(NoPath::Hold(20 * SECOND)));
+    s.reset(0);
+    let write = s.request(Write, 0, 4096);
+    for _ in 0..20 {
+        s.wait_alive(10 * SECOND, |_| true);
+        s.reset(1);
+        s.wait(SECOND);
+        for _ in 0..100 {
+            if s.opening.iter().any(|(_, of)| *of == 1) {
+                break;
+            }
+            s.wait(SECOND);
+        }
+        s.open_path(1, offer());
+    }
+    assert_eq!(s.result(write), Some(Err(Errno::Io)), "{} s with a hold of 20 s", s.now / SECOND - 1);
+}
+
+/// Nor does it take back what an operator has ended.
+#[test]
+fn fail_now_holds_until_a_writable_path_is_back() {
+    let mut s = Script::up(&one_writable(NoPath::Hold(600 * SECOND)));
+    s.reset(0);
+    s.event(Event::Device(DeviceCommand::FailNow));
+    let write = s.request(Write, 0, 4096);
+    s.wait_alive(SECOND / 10, |_| true);
+    assert_eq!(s.result(write), Some(Err(Errno::Io)));
+    s.reset(1);
+    s.wait(SECOND);
+    s.open_path(1, offer());
+    let write = s.request(Write, 0, 4096);
+    s.wait_alive(60 * SECOND, |_| true);
+    assert_eq!(s.result(write), Some(Err(Errno::Io)));
+}
+
+/// The same with one path at a time: a path that hangs is not preferred for being writable.
+#[test]
+fn one_path_at_a_time_reads_go_on_without_a_writable_path() {
+    let mut s = Script::up(&DeviceProgram {
+        access: AccessPolicy::ActivePassive,
+        ..one_writable(NoPath::Hold(20 * SECOND))
+    });
+    s.request(Write, 0, 4096);
+    assert_eq!(s.take().path, 0);
+    let read = s.request(Read, 1 << 20, 4096);
+    for _ in 0..3000 {
+        s.wait_alive(SECOND / 100, |sent| sent.path != 0);
+        serve(&mut s, 1);
+    }
+    assert_eq!((s.state(1), s.result(read)), ("up", Some(Ok(()))));
+}
+
+/// And where requests without a path fail at once.
+#[test]
+fn with_no_path_fail_reads_go_on_without_a_writable_path() {
+    let mut s =
+        Script::up(&DeviceProgram { access: AccessPolicy::ActivePassive, ..one_writable(NoPath::Fail) });
+    s.request(Write, 0, 4096);
+    assert_eq!(s.take().path, 0);
+    for _ in 0..400 {
+        s.wait_alive(SECOND / 100, |sent| sent.path != 0);
+        if s.state(0) == "down" {
+            break;
+        }
+    }
+    let read = s.request(Read, 1 << 20, 4096);
+    s.wait_alive(SECOND / 10, |sent| sent.path != 0);
+    serve(&mut s, 1);
+    assert_eq!((s.state(0), s.state(1), s.result(read)), ("down", "up", Some(Ok(()))));
+}
+
+/// W20: the writable path is back: it is used again at once, when what is on the other is answered.
+#[test]
+fn one_path_at_a_time_goes_back_to_the_writable_one() {
+    let mut s = Script::up(&DeviceProgram {
+        access: AccessPolicy::ActivePassive,
+        ..one_writable(NoPath::Hold(20 * SECOND))
+    });
+    s.reset(0);
+    s.wait(SECOND);
+    let read = s.request(Read, 0, 4096);
+    let on_1 = s.take();
+    assert_eq!((on_1.path, on_1.data), (1, SendData::Land));
+    let write = s.request(Write, 0, 4096);
+    s.open_path(0, offer());
+    assert!(s.result(write).is_none() && write_sent(&s).is_none(), "W20");
+    s.answer(on_1, Ok(()));
+    assert_eq!(s.result(read), Some(Ok(())));
+    serve(&mut s, 0);
+    assert_eq!(s.result(write), Some(Ok(())));
+    s.request(Read, 0, 4096);
+    assert_eq!(s.sent.iter().find(|sent| sent.data == SendData::Land).expect("a read").path, 0);
+}
+
+/// What waits to be written again heads the queue of writes, and is not failed with them: nothing piles up behind it.
+#[test]
+fn failed_writes_leave_nothing_behind() {
+    let mut program = DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(3) };
+    program.paths[2].read_only = true;
+    let mut s = Script::up(&program);
+    let acked = loop {
+        s.request(Write, 0, 4096);
+        let sent = s.take();
+        s.answer(sent, Ok(()));
+        if sent.path == 0 {
+            break sent;
+        }
+    };
+    s.reset(acked.path);
+    assert!(write_sent(&s).is_some(), "written again on path 1");
+    s.reset(1);
+    s.wait_alive(21 * SECOND, |_| true);
+    s.sent.clear();
+    for _ in 0..200 {
+        let tags: Vec<u64> = (0..10).map(|n| s.request(Write, (1 + n) << 20, 4096)).collect();
+        s.wait_alive(50 * MILLISECOND, |_| true);
+        assert!(tags.iter().all(|&tag| s.result(tag) == Some(Err(Errno::Io))));
+    }
+    let waiting = s.engine.status(s.now).held;
+    assert!(waiting < 100, "nothing of a host is unanswered, {waiting} pieces are queued");
+}
+
+/// A device that hosts know to be read-only.
+#[test]
+fn a_device_for_reads_alone_misses_no_writable_path() {
+    let mut program = DeviceProgram { no_path: NoPath::Hold(20 * SECOND), ..device(2) };
+    for path in &mut program.paths {
+        path.read_only = true;
+    }
+    let mut s = Script::up(&program);
+    for _ in 0..60 {
+        let read = s.request(Read, 0, 4096);
+        s.wait_alive(SECOND, |_| true);
+        serve(&mut s, 0);
+        serve(&mut s, 1);
+        assert_eq!(s.result(read), Some(Ok(())));
+    }
+    assert!(!s.events.contains(&"hold_over"), "hosts saw no EIO: {:?}", s.events);
+}
+
+/// W15: for a write a path for reads alone is no other path to go to.
+#[test]
+fn a_slow_write_is_not_moved_to_where_nothing_may_be_written() {
+    for beside in [false, true] {
+        let mut program = one_writable(NoPath::Fail);
+        if !beside {
+            program.paths.truncate(1);
+        }
+        let mut s = Script::up(&program);
+        let write = s.request(Write, 0, 4096);
+        let sent = s.take();
+        assert_eq!(sent.path, 0);
+        for _ in 0..50 {
+            s.wait_alive(100 * MILLISECOND, |sent| sent.path != 0);
+        }
+        if s.result(write).is_none() {
+            s.answer(sent, Ok(()));
+        }
+        assert_eq!(s.result(write), Some(Ok(())), "beside: {beside}");
+    }
+}
+
+/// 3.5: nor is it one while the only writable path is held out.
+#[test]
+fn a_held_out_path_is_tried_while_writes_wait_for_it() {
+    for beside in [false, true] {
+        let mut program = one_writable(NoPath::Hold(20 * SECOND));
+        if !beside {
+            program.paths.truncate(1);
+        }
+        let mut s = Script::up(&program);
+        let write = s.request(Write, 0, 4096);
+        let mut most = 0;
+        for _ in 0..14 {
+            s.reset(0);
+            let from = s.now;
+            while !s.opening.iter().any(|(_, of)| *of == 0) {
+                assert!(
+                    s.result(write).is_none(),
+                    "beside {beside}: EIO, {} s without an attempt",
+                    (s.now - from) / SECOND
+                );
+                s.wait_alive(SECOND / 10, |_| true);
+            }
+            most = most.max((s.now - from) / MILLISECOND);
+            s.open_path(0, offer());
+        }
+        assert!(most < 1000, "beside {beside}: {most} ms without an attempt");
+    }
 }
 
 /// 3.5: a path that cannot be opened is told of once, not at every attempt, and again after

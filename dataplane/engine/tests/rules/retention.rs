@@ -258,6 +258,32 @@ fn the_limit_is_kept_by_flushing() {
     assert!(!sent.flags.contains(CommandFlags::FUA));
 }
 
+/// F5: what a higher limit once allowed is not allowed for ever.
+#[test]
+fn a_lower_limit_bounds_the_history() {
+    let high = device(2);
+    let mut s = Script::up(&high);
+    let n = 12_000;
+    let fill = |s: &mut Script, n: u64| {
+        for at in 0..n {
+            s.request(WriteZeroes, (at % 900) << 12, 4096);
+            while let Some(at) = s.sent.iter().position(|sent| sent.command == WriteZeroes) {
+                let sent = s.sent.remove(at).expect("just found");
+                s.answer(sent, Ok(()));
+            }
+        }
+    };
+    fill(&mut s, n);
+    // Another device takes some of the room.
+    s.engine.set_retention_limit(4 << 20);
+    let flush = s.request(Flush, 0, 0);
+    answer_all(&mut s);
+    assert_eq!((s.result(flush), s.engine.retained_bytes()), (Some(Ok(())), 0));
+    s.event(Event::Program(Box::new(DeviceProgram { retention_bytes: 64 << 10, ..high })));
+    fill(&mut s, n - 500);
+    assert!(s.engine.retained_bytes() < 3 * (64 << 10), "{} of {}", s.engine.retained_bytes(), 64 << 10);
+}
+
 /// F2, W7: a path that answers EIO may keep a FLUSH waiting for long, and fail it in the end. What its cache holds is
 /// written again through the others.
 #[test]

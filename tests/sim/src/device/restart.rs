@@ -19,6 +19,7 @@ use program::{DeviceProgram, Recorded, SECOND};
 use super::{Buffers, Device};
 use crate::conn::Stage;
 use crate::env::Env;
+use crate::plan::Topology;
 use crate::queue::Happening;
 
 impl Device {
@@ -82,6 +83,12 @@ impl Device {
                 self.ops.remove(op.index);
             }
             env.after(self.program.quiesce - 1, Happening::EndGhosts(self.index, index));
+        }
+        if env.plan.topology == Topology::Incoherent {
+            // What connections that were gone before have left in caches comes out within the same time.
+            for cache in 0..env.plan.caches() {
+                env.after(self.program.quiesce - 1, Happening::EndDirty(self.index, cache));
+            }
         }
         self.lanes.clear();
         self.touched.clear();

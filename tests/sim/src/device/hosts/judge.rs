@@ -5,7 +5,7 @@
 //! model justify it; see [`Device::excused`].
 
 use nbd::{Command, Errno};
-use program::{AccessPolicy, Nanos, NoPath, SECOND};
+use program::{Nanos, NoPath, SECOND};
 
 use super::super::{Device, PathView};
 use super::Request;
@@ -13,7 +13,6 @@ use crate::coverage::Mark;
 use crate::env::Env;
 use crate::medium::Value;
 use crate::op::Buffer;
-use crate::plan::Topology;
 
 /// An EIO may be believed this long after a server answered it (the second opinion
 /// waits 30 s for another path).
@@ -158,10 +157,7 @@ impl Device {
             NoPath::Forever => Nanos::MAX,
         };
         let writes = request.command.is_write_like() || request.command == Command::Flush;
-        // Of one path at a time it is one that may be written, for as long as it may only be slow.
-        let one =
-            self.program.access == AccessPolicy::ActivePassive || env.plan.topology == Topology::Incoherent;
-        let without_path = env.now - if writes || one { self.last_writable } else { self.last_usable };
+        let without_path = env.now - if writes { self.last_writable } else { self.last_usable };
         // No path for the hold (3.7); a successor of a write in doubt, a FLUSH whose cache
         // is away, a path that must wait for proof, for as long (W13, F2, W20).
         if without_path >= hold || (waits && env.now - request.issued_at >= hold) {
