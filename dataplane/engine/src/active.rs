@@ -11,7 +11,7 @@
 //! writers  = the members that may be written; if none, those of the best group
 //!            that has one (read-only paths serve reads only), of a lesser standing
 //!            if none of the best has one; active-passive uses that path for reads, too,
-//!            but not one that does not answer now
+//!            but not one that answers nothing
 //! ```
 //!
 //! An active-passive switch away from a path that still answers waits until its
@@ -23,13 +23,14 @@
 use alloc::vec::Vec;
 
 use nbd::TransmissionFlags;
+use policies::limits::GIVE_UP;
 use policies::{Rank, Standing};
 use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, ReportKind};
 
 use crate::Action;
 use crate::engine::Engine;
 use crate::lane::{Lane, LaneState};
-use crate::path::Admin;
+use crate::path::{Admin, Path};
 use crate::slab::Key;
 
 /// See the module header.
@@ -104,9 +105,9 @@ impl Engine {
         let usable: Vec<usize> =
             (0..self.paths.len()).filter(|&path| self.paths[path].steering.is_of(best)).collect();
         let lesser = self.writers_of_lesser_standing(&usable);
-        // Of one path at a time one that does not answer is not preferred to one that does, be it for reads alone.
+        // Of one path at a time one that answers nothing is not preferred to one that does, be it for reads alone.
         let one = self.active.policy == AccessPolicy::ActivePassive;
-        let lesser = lesser.filter(|&lesser| !one || lesser > Standing::Suspect);
+        let lesser = lesser.filter(|_| !one || self.some_writer_speaks(lesser));
         self.active.last_resort = best.min(lesser.or(best)) <= Some(Standing::Suspect);
         let mut written = usable.clone();
         if lesser.is_some() {
@@ -141,6 +142,28 @@ impl Engine {
         policies::standing::in_use(writable.filter_map(|path| path.steering.standing))
     }
 
+    fn some_writer_speaks(&self, standing: Option<Standing>) -> bool {
+        let fits = |path: &Path| path.steering.is_of(standing) && path.writable();
+        self.paths.iter().any(|path| fits(path) && !self.is_mute(path))
+    }
+
+    /// Nothing came on any lane of this path for as long as a lane is given up after. While one is used as the last that
+    /// there is, a single answer ends the suspicion.
+    fn is_mute(&self, path: &Path) -> bool {
+        let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up());
+        let since = |lane: &Lane| lane.suspicion.map(|suspicion| suspicion.since);
+        lanes.map(since).all(|since| since.is_some_and(|since| self.now - since >= GIVE_UP))
+    }
+
+    /// One path at a time: the one in use has become mute, and another answers.
+    pub(crate) fn leave_mute_path(&mut self) {
+        let Some(&member) = self.active.members.first() else { return };
+        let one = self.active.policy == AccessPolicy::ActivePassive;
+        if one && self.has_sibling(member) && self.is_mute(&self.paths[member]) {
+            self.regroup();
+        }
+    }
+
     /// Whether some path other than this one answers, so that this one can be left: by reads.
     pub(crate) fn has_sibling(&self, index: usize) -> bool {
         (0..self.paths.len()).any(|other| other != index && self.paths[other].steering.answers())
@@ -148,7 +171,7 @@ impl Engine {
 
     /// The same for what is written: a path for reads alone takes nothing of that.
     pub(crate) fn has_writable_sibling(&self, index: usize) -> bool {
-        let takes = |path: &crate::path::Path| path.steering.answers() && path.writable();
+        let takes = |path: &Path| path.steering.answers() && path.writable();
         (0..self.paths.len()).any(|other| other != index && takes(&self.paths[other]))
     }
 

@@ -17,7 +17,6 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use nbd::Command;
-use program::Writers;
 
 use crate::engine::Engine;
 use crate::request::{Piece, Request};
@@ -46,6 +45,8 @@ pub(crate) struct Ghost {
     kept_bytes: u64,
     /// Something newer found no room.
     incomplete: bool,
+    /// Others write the device since it was let go: what is newest there may be theirs (F7).
+    shared: bool,
 }
 
 impl Ghost {
@@ -62,8 +63,16 @@ impl Engine {
         piece.ghost = true;
         let (start, end) = (piece.offset, piece.end());
         let newer = Vec::new();
-        self.ghosts.push(Ghost { piece: key, path, start, end, newer, kept_bytes: 0, incomplete: false });
+        let (kept_bytes, incomplete, shared) = (0, false, false);
+        self.ghosts.push(Ghost { piece: key, path, start, end, newer, kept_bytes, incomplete, shared });
         self.release_range(range);
+    }
+
+    /// There are several writers now.
+    pub(crate) fn leave_ghosts_to_others(&mut self) {
+        for ghost in &mut self.ghosts {
+            ghost.shared = true;
+        }
     }
 
     /// Whether a write of this range must be kept for a ghost.
@@ -137,11 +146,9 @@ impl Engine {
     fn repair_ghost(&mut self, at: usize) {
         let ghost = &self.ghosts[at];
         let (start, len, path) = (ghost.start, ghost.end - ghost.start, ghost.path);
-        let (bytes, incomplete) = (ghost.kept_bytes, ghost.incomplete);
+        let (bytes, incomplete, shared) = (ghost.kept_bytes, ghost.incomplete, ghost.shared);
         self.redo_under_way(start, start + len);
-        let shared = self.program.writers == Writers::Many;
         if shared {
-            // Let go while we were the only one: what is newest there may be another's by now (F7).
             self.lose_to_others(bytes);
         }
         let ghost = &self.ghosts[at];

@@ -18,7 +18,7 @@ use alloc::string::String;
 
 use policies::faults::FaultClass;
 use policies::limits::{DEVICE_BUSY, GIVE_UP, SAMPLE_INTERVAL, SILENCE_PROBE_AFTER, SILENT_ABORT};
-use program::{MILLISECOND, Nanos};
+use program::{MILLISECOND, Nanos, NoPath};
 
 use crate::engine::Engine;
 use crate::lane::{Cause, Lane, LaneState, Slot, Suspicion, Use};
@@ -37,8 +37,13 @@ pub(crate) struct LastFor {
 
 impl LastFor {
     pub(crate) fn of(self, entry: &Slot) -> bool {
-        if entry.write { self.writes } else { self.reads }
+        if writes(entry) { self.writes } else { self.reads }
     }
+}
+
+/// A write, or the FLUSH that makes it durable.
+fn writes(entry: &Slot) -> bool {
+    entry.write || matches!(entry.used, Use::Piece { flushing: true, .. })
 }
 
 /// Whether the age of a request moves it.
@@ -133,6 +138,7 @@ impl Engine {
                 self.check_lane(slot as u16);
             }
         }
+        self.leave_mute_path();
         self.tick_at_next_look();
         self.tick_at_next_age();
         self.verify_tick();
@@ -209,6 +215,13 @@ impl Engine {
     fn is_last_of_path(&self, slot: u16) -> bool {
         let sibling = |&other: &u16| other != slot && self.lane_at(other).is_trusted();
         !self.paths[self.lane_at(slot).path].lanes.iter().any(sibling)
+    }
+
+    /// Another path takes all that is on this lane.
+    fn can_go_elsewhere(&self, slot: u16) -> bool {
+        let lane = self.lane_at(slot);
+        let written = lane.in_order().any(|(_, entry)| writes(entry));
+        if written { self.has_writable_sibling(lane.path) } else { self.has_sibling(lane.path) }
     }
 
     /// For which of the requests on a lane there is no other (W15).
@@ -315,9 +328,11 @@ impl Engine {
 
     fn check_suspicion(&mut self, slot: u16) {
         let Some(suspicion) = self.lane_at(slot).suspicion else { return };
-        // What is on it has nowhere else to go.
-        let last = self.last_for(slot);
-        if self.lane_at(slot).in_order().any(|(_, entry)| entry.write && last.of(entry)) {
+        // What is on it has nowhere else to go: it is used as long as anything comes, and where a request without a path is
+        // to fail at once this one's answer is waited for.
+        let (path, last) = (self.lane_at(slot).path, self.last_for(slot));
+        let kept = self.active.writers.contains(&path) || self.program.no_path == NoPath::Fail;
+        if kept && self.lane_at(slot).in_order().any(|(_, entry)| writes(entry) && last.of(entry)) {
             return;
         }
         let lasted = self.now - suspicion.since;
@@ -351,7 +366,7 @@ impl Engine {
         let index = self.lane_at(slot).path;
         if self.paths[index].admin == Admin::Failed && self.paths[index].reconnect_at <= self.now {
             self.close(slot, Close::Abort);
-        } else if (self.overdue(slot).is_some() || self.flush_hangs(slot)) && self.has_sibling(index) {
+        } else if (self.overdue(slot).is_some() || self.flush_hangs(slot)) && self.can_go_elsewhere(slot) {
             self.give_up(slot);
         }
     }

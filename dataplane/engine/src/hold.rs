@@ -6,13 +6,14 @@
 //! | a path (the device is held) | `no_path`: EIO after the hold, at once, or never; `device fail-now` |
 //! | a path that may be written, while others serve reads | the same for what writes |
 //! | a range or a proof (W5, W13), a cache domain (F2), a switch that hangs (W20) | EIO after the hold |
+//! | a write that moves (W18) | its end; where it hangs and nothing else may be written EIO, too |
 //! | a second opinion on an EIO | the EIO, once `believe_at` is reached (`opinion`) |
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use nbd::Errno;
+use nbd::{Command, Errno};
 use program::{DeviceCommand, Nanos, NoPath, ReportKind, Unproven};
 
 use crate::Action;
@@ -169,12 +170,15 @@ impl Engine {
                 if now - request.accepted < hold {
                     return false;
                 }
-                let flush = request.host.command == nbd::Command::Flush;
+                let flush = request.host.command == Command::Flush;
                 let blocked = request.state == RequestState::Blocked && self.is_behind_quarantine(request);
                 // W5 with `unproven = "hold"`: proof may never come.
                 let unproven =
                     request.state == RequestState::AwaitingProof && self.program.unproven == Unproven::Hold;
-                let stuck = (flush || switch_hangs) && self.waits(*key);
+                // Behind a write that hangs where nothing else may be written.
+                let read = request.host.command == Command::Read;
+                let reader = read && unwritable && self.waits_for_moving(*key);
+                let stuck = reader || ((flush || switch_hangs) && self.waits(*key));
                 blocked || unproven || stuck
             })
             .map(|(key, _)| key)

@@ -74,9 +74,7 @@ impl Engine {
         let retained = self.retains();
         let before = core::mem::replace(&mut self.program, program);
         self.set_retention_limit(self.retention.limit_bytes);
-        if before.writers == Writers::One && self.program.writers == Writers::Many {
-            self.leave_replay_to_others();
-        }
+        let shared = before.writers == Writers::One && self.program.writers == Writers::Many;
         match (retained, self.retains()) {
             (true, false) => {
                 let program = core::mem::replace(&mut self.program, before);
@@ -87,6 +85,10 @@ impl Engine {
             }
             (false, true) => self.start_retaining(),
             _ => {}
+        }
+        if shared {
+            self.leave_replay_to_others();
+            self.leave_ghosts_to_others();
         }
     }
 

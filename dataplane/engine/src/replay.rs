@@ -63,6 +63,8 @@ struct Writing {
     void: bool,
     /// It has its range.
     started: bool,
+    /// Others write the device since: what is not on a lane is not sent any more.
+    left: bool,
 }
 
 /// See the module header.
@@ -281,6 +283,9 @@ impl Engine {
         for writing in replay.writing.values_mut().filter(|writing| !writing.started && !writing.void) {
             writing.void = true;
             bytes += writing.end - writing.start;
+        }
+        for writing in replay.writing.values_mut() {
+            writing.left = true;
         }
         for segment in pending.into_values() {
             self.forget_content(segment.content);

@@ -27,6 +27,11 @@ impl Engine {
         waits
     }
 
+    /// Whether a part of this read waits here.
+    pub(crate) fn waits_for_moving(&self, request: Key) -> bool {
+        self.active.readers.iter().any(|&key| self.pieces.get(key).request == Some(request))
+    }
+
     /// Whether a part of a write in `[start, end)` is not done, and has been on another path than those in use.
     fn is_moving(&self, start: u64, end: u64) -> bool {
         let left = |lane: &&Lane| !self.active.members.contains(&lane.path);

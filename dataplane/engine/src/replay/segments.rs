@@ -14,7 +14,6 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use nbd::{Command, CommandFlags};
-use program::Writers;
 
 use super::{Replay, Segment, Writing};
 use crate::engine::Engine;
@@ -40,8 +39,17 @@ impl Engine {
             && let Some((start, segment)) = next_segment(replay)
         {
             let Segment { end, content, repair } = segment;
-            let (request, void, started) = (None, false, false);
-            let slot = replay.writing.insert(Writing { start, end, content, repair, request, void, started });
+            let new = Writing {
+                start,
+                end,
+                content,
+                repair,
+                request: None,
+                void: false,
+                started: false,
+                left: false,
+            };
+            let slot = replay.writing.insert(new);
             let (command, flags) = match content {
                 Content::Bytes { .. } => (Command::Write, CommandFlags::empty()),
                 Content::Zeroes { no_hole: true } => (Command::WriteZeroes, CommandFlags::NO_HOLE),
@@ -121,7 +129,7 @@ impl Engine {
         let replay = self.replaying();
         let writing = replay.writing.remove(slot);
         replay.started -= usize::from(writing.started);
-        let Writing { start, end, content, repair, void, .. } = writing;
+        let Writing { start, end, content, repair, void, left, .. } = writing;
         match request.error {
             _ if void => {}
             None => {
@@ -138,7 +146,7 @@ impl Engine {
                 replay.segments += 1;
                 replay.bytes += end - start;
             }
-            Some(_) if self.program.writers == Writers::Many => self.lose_to_others(end - start),
+            Some(_) if left => self.lose_to_others(end - start),
             Some(_) if self.has_nowhere_to_write() => {
                 // It waits for a path, as long as that takes.
                 self.retention.share(content);
@@ -154,8 +162,11 @@ impl Engine {
 
     /// A piece of a segment that was begun while we were the only writer (F7): it is not sent any more.
     pub(crate) fn is_left_to_others(&self, key: Key) -> bool {
-        let of_replay = |request| matches!(self.requests.get(request).origin, Origin::Replay(_));
-        self.program.writers == Writers::Many && self.pieces.get(key).request.is_some_and(of_replay)
+        let (Some(replay), Some(request)) = (&self.replay, self.pieces.get(key).request) else {
+            return false;
+        };
+        let Origin::Replay(slot) = self.requests.get(request).origin else { return false };
+        replay.writing.get(slot).left
     }
 
     /// No path, or none that may start yet.

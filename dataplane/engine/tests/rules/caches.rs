@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use engine::{Event, GateOffer, LaneFault, Offer, SendData, SessionId};
 use nbd::Command::{Flush, Read, Write};
 use nbd::Errno;
-use program::{DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, SECOND, Unproven, Writers};
+use program::{
+    DeviceCommand, DeviceProgram, MILLISECOND, Nanos, NoPath, PathCommand, SECOND, Unproven, Writers,
+};
 
 use crate::fencing::write_sent;
 use crate::script::{Script, Sent, device, offer};
@@ -314,6 +316,50 @@ fn two_reloads_leave_it_to_others() {
     s.wait_alive(10 * SECOND, |_| true);
     assert!(write_sent(&s).is_none(), "F7: written a minute later");
     assert!(!s.losses.is_empty());
+}
+
+/// And for what a FLUSH has failed for, which was to be written again with the next one.
+#[test]
+fn what_a_flush_failed_for_is_left_to_others() {
+    let mut one = DeviceProgram { no_path: NoPath::Forever, ..device(2) };
+    one.paths[1].read_only = true;
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.request(Write, 1 << 20, 4096);
+    s.take();
+    s.request(Flush, 0, 0);
+    let flush = s.take();
+    assert_eq!(flush.command, Flush);
+    s.answer(flush, Err(Errno::Io));
+    s.event(Event::Path { path: 0, command: PathCommand::Drain });
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    let read = s.request(Read, 0, 4096);
+    while let Some(at) = s.sent.iter().position(|sent| sent.path == 1) {
+        let sent = s.sent.remove(at).expect("just found");
+        s.answer(sent, Ok(()));
+    }
+    assert_eq!((s.result(read), s.losses.iter().flatten().count()), (Some(Ok(())), 1));
+}
+
+/// Nor is it written when there is one writer again: others may have written there meanwhile.
+#[test]
+fn what_was_left_to_others_is_left_for_good() {
+    let one = device(2);
+    let mut s = Script::up(&one);
+    s.request(Write, 0, 4096);
+    let sent = s.take();
+    s.answer(sent, Ok(()));
+    s.reset(sent.path);
+    assert!(write_sent(&s).is_some());
+    s.reset(1 - sent.path);
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one.clone() })));
+    s.event(Event::Program(Box::new(one)));
+    s.wait(60 * SECOND);
+    s.open_path(0, offer());
+    s.wait_alive(10 * SECOND, |_| true);
+    assert!(write_sent(&s).is_none() && s.losses.iter().flatten().count() == 1, "{:?}", s.losses);
 }
 
 /// Reads do not wait for what will not be written.

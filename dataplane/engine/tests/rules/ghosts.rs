@@ -178,10 +178,10 @@ fn the_end_waits_for_a_repair() {
 }
 
 /// F7, W13: a write was let go while we were the only writer. It lands when others write the device too: what is newest there
-/// may be theirs, so nothing is written over it, and the loss is told.
+/// may be theirs, so nothing is written over it, and the loss is told; also when we are the only one again by then.
 #[test]
 fn a_ghost_is_not_repaired_over_others() {
-    for closed in [true, false] {
+    for (closed, back) in [(true, false), (false, false), (false, true)] {
         let program = short_hold();
         let mut s = Script::up(&program);
         let stuck = stalled(&mut s);
@@ -199,7 +199,10 @@ fn a_ghost_is_not_repaired_over_others() {
             }
         }
         s.sent.clear();
-        s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..program })));
+        s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..program.clone() })));
+        if back {
+            s.event(Event::Program(Box::new(program)));
+        }
         if closed {
             s.wait_alive(SECOND, |_| true);
             assert!(s.closing.iter().any(|(lane, _)| *lane == stuck.lane));
@@ -209,6 +212,6 @@ fn a_ghost_is_not_repaired_over_others() {
             s.answer(stuck, Ok(()));
         }
         assert!(write_sent(&s).is_none(), "closed {closed}, {:?}", write_sent(&s));
-        assert_eq!(s.losses.iter().flatten().count(), 1, "closed: {closed}");
+        assert_eq!(s.losses.iter().flatten().count(), 1, "closed: {closed}, back: {back}");
     }
 }

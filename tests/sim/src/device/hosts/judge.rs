@@ -13,6 +13,7 @@ use crate::coverage::Mark;
 use crate::env::Env;
 use crate::medium::Value;
 use crate::op::Buffer;
+use crate::plan::Topology;
 
 /// An EIO may be believed this long after a server answered it (the second opinion
 /// waits 30 s for another path).
@@ -157,7 +158,9 @@ impl Device {
             NoPath::Forever => Nanos::MAX,
         };
         let writes = request.command.is_write_like() || request.command == Command::Flush;
-        let without_path = env.now - if writes { self.last_writable } else { self.last_usable };
+        // There a read may have to wait for a write (W18).
+        let behind = writes || env.plan.topology == Topology::Incoherent;
+        let without_path = env.now - if behind { self.last_writable } else { self.last_usable };
         // No path for the hold (3.7); a successor of a write in doubt, a FLUSH whose cache
         // is away, a path that must wait for proof, for as long (W13, F2, W20).
         if without_path >= hold || (waits && env.now - request.issued_at >= hold) {
