@@ -66,17 +66,21 @@ fn the_hold_ends_with_eio() {
 #[test]
 fn writes_are_held_while_only_reads_have_a_path() {
     let hold = r#"no_path = { mode = "hold", hold = "2s" }"#;
-    for fault in [Fault::Kill, Fault::Stop] {
-        let mut rig = RigOptions::new(2).key(hold).path_key(1, "read_only = true").for_fault(fault).start();
+    let policies = [r#"policy = "active-active""#, r#"policy = "active-passive""#];
+    for (fault, policy) in
+        [Fault::Kill, Fault::Stop].into_iter().flat_map(|fault| policies.map(|it| (fault, it)))
+    {
+        let options = RigOptions::new(2).key(hold).key(policy).path_key(1, "read_only = true");
+        let mut rig = options.for_fault(fault).start();
         let mut client = rig.node.open(DEVICE);
         assert_eq!(client.write(0, &[1; 4096]).expect("a path is there").error, 0);
         rig.inject(0, fault);
         let cookie = client.submit_write(0, &[2; 4096]).expect("the socket takes it");
         let mut reader = rig.node.open(DEVICE);
-        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}");
+        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}, {policy}");
         let reply = client.reply(|_| 0).expect("answered at the end of the hold");
-        assert_eq!((reply.cookie, reply.error), (cookie, errno::EIO), "{fault:?}");
-        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}");
+        assert_eq!((reply.cookie, reply.error), (cookie, errno::EIO), "{fault:?}, {policy}");
+        assert_eq!(reader.read(1 << 20, 4096).expect("the session stays").error, 0, "{fault:?}, {policy}");
         rig.heal(0, fault);
         wait::until_true("writes to work again", || {
             client.write(0, &[3; 4096]).is_ok_and(|reply| reply.error == 0)

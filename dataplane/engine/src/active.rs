@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use nbd::TransmissionFlags;
 use policies::limits::GIVE_UP;
 use policies::{Rank, Standing};
-use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, PathState, ReportKind};
+use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, NoPath, PathState, ReportKind};
 
 use crate::Action;
 use crate::engine::Engine;
@@ -147,12 +147,16 @@ impl Engine {
         self.paths.iter().any(|path| fits(path) && !self.is_mute(path))
     }
 
-    /// Nothing came on any lane of this path for as long as a lane is given up after. While one is used as the last that
-    /// there is, a single answer ends the suspicion.
+    /// Nothing came on any lane of this path for as long as a lane is given up after, and well before the hold is over. While
+    /// one is used as the last that there is, a single answer ends the suspicion.
     fn is_mute(&self, path: &Path) -> bool {
+        let patience = match self.program.no_path {
+            NoPath::Hold(hold) => GIVE_UP.min(hold / 2),
+            NoPath::Fail | NoPath::Forever => GIVE_UP,
+        };
         let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up());
         let since = |lane: &Lane| lane.suspicion.map(|suspicion| suspicion.since);
-        lanes.map(since).all(|since| since.is_some_and(|since| self.now - since >= GIVE_UP))
+        lanes.map(since).all(|since| since.is_some_and(|since| self.now - since >= patience))
     }
 
     /// One path at a time: the one in use has become mute, and another answers.

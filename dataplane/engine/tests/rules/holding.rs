@@ -139,18 +139,18 @@ fn fail_now_holds_until_a_writable_path_is_back() {
 /// The same with one path at a time: a path that hangs is not preferred for being writable.
 #[test]
 fn one_path_at_a_time_reads_go_on_without_a_writable_path() {
-    let mut s = Script::up(&DeviceProgram {
-        access: AccessPolicy::ActivePassive,
-        ..one_writable(NoPath::Hold(20 * SECOND))
-    });
-    s.request(Write, 0, 4096);
-    assert_eq!(s.take().path, 0);
-    let read = s.request(Read, 1 << 20, 4096);
-    for _ in 0..3000 {
-        s.wait_alive(SECOND / 100, |sent| sent.path != 0);
-        serve(&mut s, 1);
+    for hold in [2 * SECOND, 20 * SECOND] {
+        let program = one_writable(NoPath::Hold(hold));
+        let mut s = Script::up(&DeviceProgram { access: AccessPolicy::ActivePassive, ..program });
+        s.request(Write, 0, 4096);
+        assert_eq!(s.take().path, 0);
+        let read = s.request(Read, 1 << 20, 4096);
+        for _ in 0..3000 {
+            s.wait_alive(SECOND / 100, |sent| sent.path != 0);
+            serve(&mut s, 1);
+        }
+        assert_eq!((s.state(1), s.result(read)), ("up", Some(Ok(()))), "hold: {} s", hold / SECOND);
     }
-    assert_eq!((s.state(1), s.result(read)), ("up", Some(Ok(()))));
 }
 
 /// And where requests without a path fail at once.
