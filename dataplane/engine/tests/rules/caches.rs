@@ -279,21 +279,32 @@ fn what_no_path_has_taken_is_left_to_others() {
     assert!(written.is_empty(), "F7: {written:?}, losses {:?}", s.losses);
 }
 
-/// And for what was on a path that is lost.
-#[test]
-fn what_was_moved_is_left_to_others() {
-    let one = device(2);
-    let mut s = Script::up(&one);
+/// Something acknowledged was lost with its server, is being written again over the other path, and that one is lost too.
+fn written_again_in_vain(program: &DeviceProgram) -> Script {
+    let mut s = Script::up(program);
     s.request(Write, 0, 4096);
     let sent = s.take();
     s.answer(sent, Ok(()));
     s.reset(sent.path);
     assert!(write_sent(&s).is_some());
     s.reset(1 - sent.path);
-    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    s
+}
+
+/// A path comes back after a minute.
+fn a_path_comes_back(s: &mut Script) {
     s.wait(60 * SECOND);
     s.open_path(0, offer());
     s.wait_alive(10 * SECOND, |_| true);
+}
+
+/// And for what was on a path that is lost.
+#[test]
+fn what_was_moved_is_left_to_others() {
+    let one = device(2);
+    let mut s = written_again_in_vain(&one);
+    s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
+    a_path_comes_back(&mut s);
     assert!(write_sent(&s).is_none(), "F7: written a minute later; losses {:?}", s.losses);
 }
 
@@ -311,9 +322,7 @@ fn two_reloads_leave_it_to_others() {
     let none = DeviceProgram { retention_bytes: 0, ..one };
     s.event(Event::Program(Box::new(none.clone())));
     s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..none })));
-    s.wait(60 * SECOND);
-    s.open_path(0, offer());
-    s.wait_alive(10 * SECOND, |_| true);
+    a_path_comes_back(&mut s);
     assert!(write_sent(&s).is_none(), "F7: written a minute later");
     assert!(!s.losses.is_empty());
 }
@@ -336,10 +345,7 @@ fn what_a_flush_failed_for_is_left_to_others() {
     s.event(Event::Path { path: 0, command: PathCommand::Drain });
     s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
     let read = s.request(Read, 0, 4096);
-    while let Some(at) = s.sent.iter().position(|sent| sent.path == 1) {
-        let sent = s.sent.remove(at).expect("just found");
-        s.answer(sent, Ok(()));
-    }
+    s.serve(|sent| sent.path == 1);
     assert_eq!((s.result(read), s.losses.iter().flatten().count()), (Some(Ok(())), 1));
 }
 
@@ -347,18 +353,10 @@ fn what_a_flush_failed_for_is_left_to_others() {
 #[test]
 fn what_was_left_to_others_is_left_for_good() {
     let one = device(2);
-    let mut s = Script::up(&one);
-    s.request(Write, 0, 4096);
-    let sent = s.take();
-    s.answer(sent, Ok(()));
-    s.reset(sent.path);
-    assert!(write_sent(&s).is_some());
-    s.reset(1 - sent.path);
+    let mut s = written_again_in_vain(&one);
     s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one.clone() })));
     s.event(Event::Program(Box::new(one)));
-    s.wait(60 * SECOND);
-    s.open_path(0, offer());
-    s.wait_alive(10 * SECOND, |_| true);
+    a_path_comes_back(&mut s);
     assert!(write_sent(&s).is_none() && s.losses.iter().flatten().count() == 1, "{:?}", s.losses);
 }
 
@@ -377,10 +375,7 @@ fn what_is_left_to_others_keeps_no_read_waiting() {
     let read = s.request(Read, 0, 4096);
     assert!(s.nothing_sent());
     s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..one })));
-    while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Land) {
-        let sent = s.sent.remove(at).expect("just found");
-        s.answer(sent, Ok(()));
-    }
+    s.serve(|sent| sent.data == SendData::Land);
     assert_eq!(s.result(read), Some(Ok(())), "nothing is to be written there");
 }
 

@@ -240,10 +240,7 @@ fn every_connection_of_a_stopped_server_is_kept() {
     assert!(lanes.len() >= 4, "{lanes:?}");
     for _ in 0..60 {
         s.wait_alive(SECOND, |sent| sent.path != 0);
-        while let Some(at) = s.sent.iter().position(|sent| sent.path == 1) {
-            let sent = s.sent.remove(at).expect("just found");
-            s.answer(sent, Ok(()));
-        }
+        s.serve(|sent| sent.path == 1);
     }
     assert_eq!(s.engine.status(s.now).paths[0].zombies as usize, lanes.len());
     assert!(!s.closing.iter().any(|(lane, _)| lanes.contains(&lane.slot)), "{:?}", s.closing);
@@ -363,10 +360,7 @@ fn a_drained_path_that_hangs_in_its_flush_is_given_up() {
     let (mut s, a, flush) = draining();
     for _ in 0..100 {
         s.wait_alive(SECOND / 10, |sent| sent.path != flush.path);
-        while let Some(at) = s.sent.iter().position(|sent| sent.path != flush.path) {
-            let sent = s.sent.remove(at).expect("just found");
-            s.answer(sent, Ok(()));
-        }
+        s.serve(|sent| sent.path != flush.path);
     }
     assert_eq!(s.result(a), Some(Ok(())));
 }
@@ -445,10 +439,7 @@ fn a_read_goes_on_when_the_moving_write_is_done() {
     assert_eq!(s.result(late), Some(Ok(())), "a read that comes now is served");
     for _ in 0..3600 {
         s.wait_alive(SECOND, |_| true);
-        while let Some(at) = s.sent.iter().position(|sent| sent.data == SendData::Land) {
-            let sent = s.sent.remove(at).expect("just found");
-            s.answer(sent, Ok(()));
-        }
+        s.serve(|sent| sent.data == SendData::Land);
     }
     assert_eq!(s.result(early), Some(Ok(())), "an hour later");
 }
@@ -536,10 +527,7 @@ fn a_late_write_in_an_unshared_cache_is_in_doubt() {
     let dead = late.path;
     let alive = |s: &mut Script| {
         s.wait_alive(SECOND / 10, |sent| sent.path != dead);
-        while let Some(at) = s.sent.iter().position(|sent| sent.path != dead) {
-            let sent = s.sent.remove(at).expect("just found");
-            s.answer(sent, Ok(()));
-        }
+        s.serve(|sent| sent.path != dead);
     };
     while s.result(write).is_none() {
         assert!(s.now < 30 * SECOND, "it is moved and answered");
@@ -581,10 +569,7 @@ fn a_write_that_an_unshared_cache_holds_is_let_go_at_the_hold() {
     let mut quarantined = 0;
     for _ in 0..300 {
         s.wait_alive(SECOND / 10, |sent| sent.path != dead);
-        while let Some(at) = s.sent.iter().position(|sent| sent.path != dead) {
-            let sent = s.sent.remove(at).expect("just found");
-            s.answer(sent, Ok(()));
-        }
+        s.serve(|sent| sent.path != dead);
         quarantined = quarantined.max(s.engine.status(s.now).quarantined);
     }
     assert_eq!((s.result(write), quarantined), (Some(Ok(())), 1));

@@ -9,6 +9,18 @@ use program::{DeviceProgram, SECOND, Writers};
 use crate::fencing::{gate, short_hold, stalled, write_sent};
 use crate::script::{Script, Sent, offer, without};
 
+/// A FLUSH, answered by all but the path of `stuck`.
+fn flush_beside(s: &mut Script, stuck: &Sent) {
+    let flush = s.request(Flush, 0, 0);
+    while s.result(flush).is_none() {
+        let sent = s.take();
+        if sent.path != stuck.path {
+            s.answer(sent, Ok(()));
+        }
+    }
+    s.sent.clear();
+}
+
 /// W13: let go at the hold, the zombie stays; its late reply has what is newer written again.
 #[test]
 fn a_ghost_that_lands_is_repaired() {
@@ -23,14 +35,7 @@ fn a_ghost_that_lands_is_repaired() {
     assert_eq!(s.result(b), Some(Ok(())));
     assert_eq!(s.engine.status(s.now).ghosts, 1);
     // Another flush makes B durable and its bytes free, but not for the ghost.
-    let flush = s.request(Flush, 0, 0);
-    while s.result(flush).is_none() {
-        let sent = s.take();
-        if sent.path != stuck.path {
-            s.answer(sent, Ok(()));
-        }
-    }
-    s.sent.clear();
+    flush_beside(&mut s, &stuck);
     s.answer(stuck, Ok(()));
     assert!(s.events.contains(&"ghost_repaired"));
     let read = s.request(Read, 2048, 512);
@@ -191,14 +196,7 @@ fn a_ghost_is_not_repaired_over_others() {
         s.sent.retain(|sent| sent.cookie != newer.cookie || sent.lane != newer.lane);
         s.answer(newer, Ok(()));
         assert_eq!(s.result(b), Some(Ok(())));
-        let flush = s.request(Flush, 0, 0);
-        while s.result(flush).is_none() {
-            let sent = s.take();
-            if sent.path != stuck.path {
-                s.answer(sent, Ok(()));
-            }
-        }
-        s.sent.clear();
+        flush_beside(&mut s, &stuck);
         s.event(Event::Program(Box::new(DeviceProgram { writers: Writers::Many, ..program.clone() })));
         if back {
             s.event(Event::Program(Box::new(program)));

@@ -90,14 +90,6 @@ fn one_writable(no_path: NoPath) -> DeviceProgram {
     program
 }
 
-/// Answers everything that was sent on a path.
-fn serve(s: &mut Script, path: usize) {
-    while let Some(at) = s.sent.iter().position(|sent| sent.path == path) {
-        let sent = s.sent.remove(at).expect("just found");
-        s.answer(sent, Ok(()));
-    }
-}
-
 /// 3.7: that a path for reads alone comes and goes is nothing to a write.
 #[test]
 fn a_path_for_reads_alone_that_flaps_does_not_prolong_the_hold() {
@@ -147,7 +139,7 @@ fn one_path_at_a_time_reads_go_on_without_a_writable_path() {
         let read = s.request(Read, 1 << 20, 4096);
         for _ in 0..3000 {
             s.wait_alive(SECOND / 100, |sent| sent.path != 0);
-            serve(&mut s, 1);
+            s.serve(|sent| sent.path == 1);
         }
         assert_eq!((s.state(1), s.result(read)), ("up", Some(Ok(()))), "hold: {} s", hold / SECOND);
     }
@@ -169,7 +161,7 @@ fn with_no_path_fail_reads_go_on_without_a_writable_path() {
     }
     let read = s.request(Read, 1 << 20, 4096);
     s.wait_alive(SECOND / 10, |sent| sent.path != 0);
-    serve(&mut s, 1);
+    s.serve(|sent| sent.path == 1);
     assert_eq!((s.state(0), s.state(1), s.result(read)), ("down", "up", Some(Ok(()))));
 }
 
@@ -190,7 +182,7 @@ fn one_path_at_a_time_goes_back_to_the_writable_one() {
     assert!(s.result(write).is_none() && write_sent(&s).is_none(), "W20");
     s.answer(on_1, Ok(()));
     assert_eq!(s.result(read), Some(Ok(())));
-    serve(&mut s, 0);
+    s.serve(|sent| sent.path == 0);
     assert_eq!(s.result(write), Some(Ok(())));
     s.request(Read, 0, 4096);
     assert_eq!(s.sent.iter().find(|sent| sent.data == SendData::Land).expect("a read").path, 0);
@@ -235,8 +227,8 @@ fn a_device_for_reads_alone_misses_no_writable_path() {
     for _ in 0..60 {
         let read = s.request(Read, 0, 4096);
         s.wait_alive(SECOND, |_| true);
-        serve(&mut s, 0);
-        serve(&mut s, 1);
+        s.serve(|sent| sent.path == 0);
+        s.serve(|sent| sent.path == 1);
         assert_eq!(s.result(read), Some(Ok(())));
     }
     assert!(!s.events.contains(&"hold_over"), "hosts saw no EIO: {:?}", s.events);
@@ -320,7 +312,7 @@ fn a_read_behind_a_write_that_hangs_is_answered() {
     let read = s.request(Read, 0, 4096);
     for _ in 0..10 {
         s.wait_alive(SECOND, |sent| sent.path != 0);
-        serve(&mut s, 1);
+        s.serve(|sent| sent.path == 1);
     }
     assert_eq!(s.result(read), Some(Err(Errno::Io)));
 }

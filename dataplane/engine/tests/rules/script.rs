@@ -322,6 +322,14 @@ impl Script {
         self.event(Event::Reply { lane: sent.lane, cookie: sent.cookie, result: Ok(()), data: None, digest });
     }
 
+    /// Answers well what was sent and fits, and what that leads to.
+    pub fn serve(&mut self, fits: impl Fn(&Sent) -> bool) {
+        while let Some(at) = self.sent.iter().position(&fits) {
+            let sent = self.sent.remove(at).expect("just found");
+            self.answer(sent, Ok(()));
+        }
+    }
+
     /// Lets time pass; the timer runs whenever it is due.
     pub fn wait(&mut self, time: Nanos) {
         let end = self.now + time;
