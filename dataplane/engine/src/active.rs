@@ -58,6 +58,8 @@ pub(crate) struct Active {
     pub(crate) waiting_since: Option<(usize, Nanos)>,
     /// Pieces that wait for a path that has not answered them EIO.
     pub(crate) parked: Vec<Key>,
+    /// Until when nothing new is sent, as the paths have just turned out not to share a cache (`unshared`).
+    pub(crate) apart_by: Option<Nanos>,
     /// Pieces of reads that wait for a write which moves (`unshared`).
     pub(crate) readers: Vec<Key>,
     /// When parked pieces may ask the path that answered EIO once more.
@@ -85,6 +87,7 @@ impl Default for Active {
             waiting_for: None,
             waiting_since: None,
             parked: Vec::new(),
+            apart_by: None,
             readers: Vec::new(),
             ask_again: 0,
         }
@@ -197,7 +200,11 @@ impl Engine {
         }
         let narrow = incoherent && self.rules.w18_one_path;
         self.active.policy = if narrow { AccessPolicy::ActivePassive } else { self.program.access };
+        if !incoherent {
+            self.active.apart_by = None;
+        }
         if incoherent && !before {
+            self.come_apart();
             self.event(
                 "incoherent_paths",
                 None,

@@ -295,6 +295,9 @@ impl Engine {
             let settled = Settled { domain, mark: self.domains[domain].acked, durable };
             self.pieces.get_mut(key).settled = Some(settled);
         }
+        if write && !durable {
+            self.flush_apart();
+        }
         self.hedge_answered(key, &answered.slot);
         let linked = self.lane_if(answered.lane).is_some_and(|lane| lane.linked);
         if linked && (mark > 0 || matches!(flush, Kind::Flush { .. })) {

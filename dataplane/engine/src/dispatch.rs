@@ -105,7 +105,7 @@ impl Engine {
 
     /// The queue whose head is the oldest, of those that are not stuck.
     fn next_queue(&self, stuck: [bool; QUEUES]) -> Option<usize> {
-        if self.active.waiting_for.is_some() {
+        if self.active.waiting_for.is_some() || self.is_coming_apart() {
             return None;
         }
         let [reads, writes, discards] = &self.queues.moved;

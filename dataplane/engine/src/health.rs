@@ -139,6 +139,7 @@ impl Engine {
             }
         }
         self.leave_mute_path();
+        self.apart_due();
         self.tick_at_next_look();
         self.tick_at_next_age();
         self.verify_tick();

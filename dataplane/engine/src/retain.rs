@@ -407,6 +407,8 @@ impl Engine {
             self.retention.flush_again_at = self.now + FLUSH_AGAIN;
         } else if next {
             self.own_flush();
+        } else {
+            self.flushed_apart();
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads over a write that moves between caches that are not shared (rule W18).
+//! Caches that are not shared: reads over a write that moves between them, and how a device comes to have such (rule W18).
 //!
 //! A server without FUA has a write in its cache before the FLUSH that brings it out. Reads on
 //! that path show it from then on, and may be answered before the write is. Is the path left in
@@ -8,9 +8,15 @@
 //! that are not done and were sent again, or are still on a path that is not in use: as it would have
 //! on one path alone. That they are done lets it go, or the error they end with; a change of the paths
 //! in use makes it look again.
+//!
+//! A device whose paths were taken to share a cache comes apart while it runs: by `coherent = false`, or with a path whose
+//! server has no multi-conn. What was acknowledged until then may be in any cache and come out of it over what is newer, so
+//! nothing new is sent before a FLUSH has brought it out everywhere, and what was on its way then too; for `quiesce` at most.
+
+use alloc::string::String;
 
 use crate::engine::Engine;
-use crate::lane::{Lane, Use};
+use crate::lane::{Lane, LaneState, Use};
 use crate::request::PieceState;
 use crate::slab::Key;
 
@@ -60,6 +66,54 @@ impl Engine {
         for key in readers.into_iter().rev() {
             self.pieces.get_mut(key).queued = false;
             self.enqueue(key, true);
+        }
+    }
+
+    /// The paths do not share a cache from now on.
+    pub(crate) fn come_apart(&mut self) {
+        let dirty = self.domains.iter().any(|domain| domain.acked > domain.flushed);
+        if self.rules.w18_write_through && (dirty || self.is_writing_back()) {
+            self.active.apart_by = Some(self.now + self.program.quiesce);
+            self.own_flush();
+        }
+    }
+
+    /// A write is on its way that was sent before, and is not durable when it is answered.
+    fn is_writing_back(&self) -> bool {
+        let used = |lane: &&Lane| matches!(lane.state, LaneState::Up | LaneState::Draining);
+        self.lanes.iter().flatten().filter(used).any(|lane| {
+            lane.in_order().any(|(_, slot)| {
+                let through = slot.durable || matches!(slot.used, Use::Piece { flush_after: true, .. });
+                slot.write && !through
+            })
+        })
+    }
+
+    /// Whether what is new has to wait for what is in the caches.
+    pub(crate) fn is_coming_apart(&self) -> bool {
+        self.active.apart_by.is_some()
+    }
+
+    /// A write was answered that is not durable: after the paths came apart another FLUSH brings it out.
+    pub(crate) fn flush_apart(&mut self) {
+        if self.active.write_through && self.rules.w18_write_through {
+            self.own_flush();
+        }
+    }
+
+    /// A FLUSH of every cache was answered well, and no other is to follow.
+    pub(crate) fn flushed_apart(&mut self) {
+        if !self.is_writing_back() {
+            self.active.apart_by = None;
+        }
+    }
+
+    /// The timer: what was not brought out by now is waited for no longer.
+    pub(crate) fn apart_due(&mut self) {
+        if self.active.apart_by.is_some_and(|until| until <= self.now) {
+            self.active.apart_by = None;
+            let text = "the paths do not share a cache any more, and what was acknowledged before could not be flushed within `quiesce`: it may come out of its cache over newer writes";
+            self.event("cache_unproven", None, "W18", String::from(text));
         }
     }
 }

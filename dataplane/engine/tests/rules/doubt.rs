@@ -498,6 +498,81 @@ fn a_read_waits_for_a_write_on_a_path_that_was_left() {
     panic!("nothing was moved");
 }
 
+/// Two paths with caches of their own that were taken to share one: a write acknowledged by each, and one on its way.
+fn coming_apart(program: &DeviceProgram) -> (Script, Sent) {
+    let mut s = Script::up(program);
+    for n in 0..2 {
+        s.request(Write, n << 20, 4096);
+        let sent = s.take();
+        assert_eq!((sent.path, sent.flags), (n as usize, CommandFlags::empty()));
+        s.answer(sent, Ok(()));
+    }
+    s.request(Write, 2 << 20, 4096);
+    let under_way = s.take();
+    s.event(Event::Program(Box::new(DeviceProgram { coherent: Coherence::Incoherent, ..program.clone() })));
+    (s, under_way)
+}
+
+/// W18: paths turn out not to share a cache while they are in use: nothing new is sent before all that was acknowledged, and
+/// what is on its way, is out of their caches; else it would come out over what is newer.
+#[test]
+fn caches_that_come_apart_are_flushed_first() {
+    let (mut s, under_way) = coming_apart(&device(2));
+    let new = s.request(Write, 0, 8192);
+    let read = s.request(Read, 1 << 20, 4096);
+    let flushes: Vec<Sent> = s.sent.drain(..).collect();
+    assert!(flushes.iter().all(|sent| sent.command == Flush) && flushes.len() == 2, "{flushes:?}");
+    for flush in flushes {
+        s.answer(flush, Ok(()));
+    }
+    assert!(s.nothing_sent(), "one is still on its way");
+    s.answer(under_way, Ok(()));
+    let again = s.take();
+    assert_eq!((again.command, again.path), (Flush, under_way.path));
+    assert!(s.nothing_sent());
+    s.answer(again, Ok(()));
+    assert!(
+        s.sent.iter().any(|sent| sent.command == Write && sent.flags == CommandFlags::FUA),
+        "{:?}",
+        s.sent
+    );
+    s.serve(|_| true);
+    assert_eq!((s.result(new), s.result(read)), (Some(Ok(())), Some(Ok(()))));
+}
+
+/// The same for no longer than `quiesce`, and that is told.
+#[test]
+fn caches_that_come_apart_are_waited_for_no_longer_than_quiesce() {
+    let (mut s, _) = coming_apart(&device(2));
+    let new = s.request(Write, 4 << 20, 4096);
+    s.sent.clear();
+    s.wait_alive(4 * SECOND, |_| true);
+    assert!(s.sent.iter().all(|sent| sent.command != Write));
+    s.wait_alive(2 * SECOND, |_| true);
+    s.serve(|sent| sent.command == Write && sent.offset == 4 << 20);
+    assert_eq!(s.result(new), Some(Ok(())));
+    assert!(s.events.contains(&"cache_unproven"), "{:?}", s.events);
+}
+
+/// The same by a second path whose server has no multi-conn; where nothing was acknowledged nothing waits.
+#[test]
+fn a_path_without_multi_conn_takes_caches_apart() {
+    for written in [false, true] {
+        let mut s = Script::new(&device(2));
+        s.open_path(0, offer());
+        if written {
+            s.request(Write, 0, 4096);
+            s.serve(|_| true);
+        }
+        s.open_path(1, without(Flags::CAN_MULTI_CONN));
+        let flush = s.sent.iter().any(|sent| sent.command == Flush && sent.path == 0);
+        assert_eq!(flush, written);
+        let read = s.request(Read, 1 << 20, 4096);
+        s.serve(|_| true);
+        assert_eq!(s.result(read), Some(Ok(())));
+    }
+}
+
 /// The same if that write ends with the hold: nothing is waited for any more.
 #[test]
 fn a_read_that_waits_for_a_write_ends_with_the_hold() {
