@@ -60,6 +60,8 @@ pub(crate) struct Active {
     pub(crate) parked: Vec<Key>,
     /// Until when nothing new is sent, as the paths have just turned out not to share a cache (`unshared`).
     pub(crate) apart_by: Option<Nanos>,
+    /// Since then a write was answered that no FLUSH has brought out.
+    pub(crate) apart_owed: bool,
     /// Pieces of reads that wait for a write which moves (`unshared`).
     pub(crate) readers: Vec<Key>,
     /// When parked pieces may ask the path that answered EIO once more.
@@ -88,6 +90,7 @@ impl Default for Active {
             waiting_since: None,
             parked: Vec::new(),
             apart_by: None,
+            apart_owed: false,
             readers: Vec::new(),
             ask_again: 0,
         }

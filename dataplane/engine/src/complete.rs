@@ -295,9 +295,8 @@ impl Engine {
             let settled = Settled { domain, mark: self.domains[domain].acked, durable };
             self.pieces.get_mut(key).settled = Some(settled);
         }
-        if write && !durable {
-            self.flush_apart();
-        }
+        // Not at once: it is to be retained before.
+        self.active.apart_owed |= write && !durable && self.active.write_through;
         self.hedge_answered(key, &answered.slot);
         let linked = self.lane_if(answered.lane).is_some_and(|lane| lane.linked);
         if linked && (mark > 0 || matches!(flush, Kind::Flush { .. })) {

@@ -68,6 +68,7 @@ impl Engine {
 
     /// Sends what can be sent.
     pub(crate) fn dispatch(&mut self) {
+        self.flush_apart();
         // First: a FLUSH may find that something must be written again.
         if !self.queues.flushes.is_empty() {
             self.dispatch_flushes();

@@ -94,16 +94,16 @@ impl Engine {
         self.active.apart_by.is_some()
     }
 
-    /// A write was answered that is not durable: after the paths came apart another FLUSH brings it out.
+    /// A write was answered that is not durable, after the paths came apart: another FLUSH brings it out.
     pub(crate) fn flush_apart(&mut self) {
-        if self.active.write_through && self.rules.w18_write_through {
+        if core::mem::take(&mut self.active.apart_owed) && self.rules.w18_write_through {
             self.own_flush();
         }
     }
 
     /// A FLUSH of every cache was answered well, and no other is to follow.
     pub(crate) fn flushed_apart(&mut self) {
-        if !self.is_writing_back() {
+        if !self.active.apart_owed && !self.is_writing_back() {
             self.active.apart_by = None;
         }
     }
