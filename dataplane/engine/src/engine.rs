@@ -28,7 +28,7 @@
 //! | `unanswered` | nothing comes: why, and then | W15, W16, W19 |
 //! | `partial` | reads that go on elsewhere after a part came | W2 |
 //! | `active` | which paths carry I/O | W18, W20, 3.4 |
-//! | `unshared` | reads over a write that moves between caches | W18 |
+//! | `unshared` | caches that are not shared: reads over a write that moves, coming apart | W18 |
 //! | `rank` | which group a path is in | 3.4 |
 //! | `budget` | what failures cost, and whose they were | |
 //! | `decide` | why: what is kept of each decision | |

@@ -71,7 +71,8 @@ impl Engine {
 
     /// The paths do not share a cache from now on.
     pub(crate) fn come_apart(&mut self) {
-        let dirty = self.domains.iter().any(|domain| domain.acked > domain.flushed);
+        // What is lost is written again, and through.
+        let dirty = self.domains.iter().any(|domain| domain.acked > domain.flushed && domain.lost.is_none());
         if self.rules.w18_write_through && (dirty || self.is_writing_back()) {
             self.active.apart_by = Some(self.now + self.program.quiesce);
             self.own_flush();
@@ -108,9 +109,15 @@ impl Engine {
         }
     }
 
-    /// The timer: what was not brought out by now is waited for no longer.
+    /// The timer: another FLUSH, if what was waited for is not on its way any more; and what was not brought out by now is
+    /// waited for no longer.
     pub(crate) fn apart_due(&mut self) {
-        if self.active.apart_by.is_some_and(|until| until <= self.now) {
+        let Some(until) = self.active.apart_by else { return };
+        let idle = !self.retention.is_flushing() && self.now >= self.retention.next_flush();
+        if idle && !self.is_writing_back() {
+            self.own_flush();
+        }
+        if until <= self.now {
             self.active.apart_by = None;
             let text = "the paths do not share a cache any more, and what was acknowledged before could not be flushed within `quiesce`: it may come out of its cache over newer writes";
             self.event("cache_unproven", None, "W18", String::from(text));

@@ -540,6 +540,24 @@ fn caches_that_come_apart_are_flushed_first() {
     assert_eq!((s.result(new), s.result(read)), (Some(Ok(())), Some(Ok(()))));
 }
 
+/// The same if the one on its way is lost with its connection: another FLUSH follows, well before that.
+#[test]
+fn caches_that_come_apart_are_flushed_again() {
+    let (mut s, under_way) = coming_apart(&device(2));
+    let flushes: Vec<Sent> = s.sent.drain(..).collect();
+    for flush in flushes {
+        s.answer(flush, Ok(()));
+    }
+    s.reset(under_way.path);
+    let new = s.request(Write, 4 << 20, 4096);
+    for _ in 0..10 {
+        s.wait_alive(SECOND / 10, |_| true);
+        s.serve(|_| true);
+    }
+    assert_eq!(s.result(new), Some(Ok(())));
+    assert!(!s.events.contains(&"cache_unproven"), "{:?}", s.events);
+}
+
 /// The same for no longer than `quiesce`, and that is told.
 #[test]
 fn caches_that_come_apart_are_waited_for_no_longer_than_quiesce() {
