@@ -29,7 +29,7 @@ use program::{Access, AccessPolicy, Coherence, Exclusive, Nanos, NoPath, PathSta
 
 use crate::Action;
 use crate::engine::Engine;
-use crate::lane::{Lane, LaneState};
+use crate::lane::{Cause, Lane, LaneState, Suspicion};
 use crate::path::{Admin, Path};
 use crate::slab::Key;
 
@@ -153,16 +153,16 @@ impl Engine {
         self.paths.iter().any(|path| fits(path) && !self.is_mute(path))
     }
 
-    /// Nothing came on any lane of this path for as long as a lane is given up after, and well before the hold is over. While
-    /// one is used as the last that there is, a single answer ends the suspicion.
+    /// The link of every lane of this path is silent, or nothing came for as long as a lane is given up after, and well before
+    /// the hold is over. While one is used as the last that there is, a single answer ends the suspicion.
     fn is_mute(&self, path: &Path) -> bool {
         let patience = match self.program.no_path {
             NoPath::Hold(hold) => GIVE_UP.min(hold / 2),
             NoPath::Fail | NoPath::Forever => GIVE_UP,
         };
         let lanes = path.lanes.iter().map(|&slot| self.lane_at(slot)).filter(|lane| lane.is_up());
-        let since = |lane: &Lane| lane.suspicion.map(|suspicion| suspicion.since);
-        lanes.map(since).all(|since| since.is_some_and(|since| self.now - since >= patience))
+        let mute = |it: &Suspicion| it.cause == Cause::LinkSilent || self.now - it.since >= patience;
+        lanes.map(|lane| lane.suspicion).all(|suspicion| suspicion.as_ref().is_some_and(mute))
     }
 
     /// One path at a time: the one in use has become mute, and another answers.
